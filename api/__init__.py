@@ -1,0 +1,1 @@
+"""The way in and out: HTTP, authentication, limits and the dialects of other services."""

@@ -1,0 +1,99 @@
+"""The aiRecord: the JSON form of a job, as callers see it; shared by the API, the client and the command line."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+from fluxfarm.jobs import JobState, JobType, Lane
+
+
+def _milliseconds(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str, when_used="json")]
+Usd = Annotated[Decimal, PlainSerializer(str, return_type=str, when_used="json")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class Problem(_Part):
+    """Why a job or an attempt ended badly: a stable code, a sentence, and whether trying again can help."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class Progress(_Part):
+    """Denoising steps done of all steps of all images."""
+
+    step: int
+    steps: int
+
+
+class AttemptRecord(_Part):
+    """One start of the job: who rendered it, with what, how long it took and how it ended."""
+
+    number: int
+    provider: str
+    worker: str | None
+    model_revision: str | None
+    status: JobState
+    seeds: list[int]
+    effective: dict[str, Any]
+    ignored: list[str]
+    timings: dict[str, float]  #: seconds: queue, load, encode_prompt, render, encode, upload
+    cost: Usd | None
+    error: Problem | None
+    started_at: Moment
+    ended_at: Moment | None
+
+
+class AiRecordDetail(_Part):
+    """What was asked, as it came, and the keys of what was made."""
+
+    prompt_object: dict[str, Any]
+    result_object: list[str]
+
+
+class Links(_Part):
+    """Where to go from here; absolute URLs."""
+
+    self_: str = Field(alias="self")
+    cancel: str
+    events: str
+    explain: str
+    assets: list[str]
+
+
+class AiRecord(_Part):
+    """A job: the seeds' fields under their own names, and what the farm adds beside them."""
+
+    uuid: UUID
+    model: str
+    type: JobType
+    status: JobState
+    created_at: Moment
+    ai_record_detail: AiRecordDetail
+    temporary_url: str | None
+    temporary_urls: list[str]
+    progress: Progress
+    attempts: list[AttemptRecord]
+    error: Problem | None
+    cost: Usd
+    links: Links
+    lane: Lane
+    campaign: str | None
+    tags: list[str]
+    deadline: Moment | None
+    started_at: Moment | None
+    finished_at: Moment | None

@@ -1,0 +1,157 @@
+"""Every setting of the farm in one place; read from the environment once, when a process starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from fluxfarm.sources import ModelSource, parse_sources
+
+S3Checksums = Literal["auto", "when_required", "when_supported"]
+
+
+class Settings(BaseSettings):
+    """What the environment says; ``Settings()`` is made in ``create_app``, at a worker's boot and by the CLI."""
+
+    model_config = SettingsConfigDict(populate_by_name=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    # --- where the parts are -------------------------------------------------------------------------------------
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        alias="DATABASE_URL",
+        description="PostgreSQL, as `postgresql://user:password@host/name`. Empty: `fluxfarm up` starts its own.",
+    )
+    redis_url: SecretStr = Field(
+        SecretStr(""),
+        alias="REDIS_URL",
+        description="Valkey or Redis, as `redis://…`. Empty: `fluxfarm up` starts its own.",
+    )
+    data_dir: Path = Field(
+        Path(".fluxfarm"),
+        alias="FLUXFARM_DATA_DIR",
+        description="Folder of the embedded database, the local objects, the small models and `farm.json`.",
+    )
+
+    # --- the API -------------------------------------------------------------------------------------------------
+    host: str = Field("127.0.0.1", alias="FLUXFARM_HOST", description="Address that the API listens on.")
+    port: int = Field(8000, alias="FLUXFARM_PORT", ge=0, le=65535, description="Port of the API; 0 takes a free one.")
+    public_url: str = Field(
+        "",
+        alias="FLUXFARM_PUBLIC_URL",
+        description="Where callers reach the API; links in replies start with it. Empty: `http://host:port`.",
+    )
+    body_limit: int = Field(
+        8 * 2**20,
+        alias="FLUXFARM_BODY_LIMIT",
+        ge=1024,
+        description="Largest JSON body in bytes; data URIs count, uploads have their own limit.",
+    )
+    upload_limit: int = Field(
+        20 * 2**20, alias="FLUXFARM_UPLOAD_LIMIT", ge=1024, description="Largest reference image in bytes."
+    )
+    api_threads: int = Field(
+        40, alias="FLUXFARM_API_THREADS", ge=1, le=1000, description="Threads of one API process; its pool is as large."
+    )
+    allow_http_references: bool = Field(
+        False,
+        alias="FLUXFARM_ALLOW_HTTP_REFERENCES",
+        description="Also fetch reference URLs over plain http (port 80).",
+    )
+
+    # --- objects and links ---------------------------------------------------------------------------------------
+    link_ttl: int = Field(
+        1800, alias="FLUXFARM_LINK_TTL", ge=1, le=604_800, description="Life of a presigned URL in seconds."
+    )
+    link_secret: SecretStr = Field(
+        SecretStr(""),
+        alias="FLUXFARM_LINK_SECRET",
+        description="Key that signs the links of the local store. Empty: made once and kept in the data folder.",
+    )
+    s3_bucket: str = Field(
+        "", alias="S3_BUCKET", description="Bucket for results. Empty: results go to the data folder."
+    )
+    s3_endpoint_url: str = Field("", alias="S3_ENDPOINT_URL", description="S3 server. Empty: AWS.")
+    s3_public_endpoint_url: str = Field(
+        "",
+        alias="S3_PUBLIC_ENDPOINT_URL",
+        description="The same server as callers reach it; presigned URLs name it. Empty: as above.",
+    )
+    s3_region: str = Field("us-east-1", alias="S3_REGION", description="Region that requests are signed for.")
+    s3_access_key_id: str = Field("", alias="S3_ACCESS_KEY_ID", description="Key id. Empty: boto3's own chain.")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), alias="S3_SECRET_ACCESS_KEY", description="Its secret.")
+    s3_checksums: S3Checksums = Field(
+        "auto",
+        alias="S3_CHECKSUMS",
+        description="`when_required` suits other servers than AWS, `when_supported` AWS; `auto` picks by the endpoint.",
+    )
+    s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
+        "auto", alias="S3_ADDRESSING_STYLE", description="`path` or `virtual`; `auto`: path with an own endpoint."
+    )
+
+    # --- models and workers --------------------------------------------------------------------------------------
+    models: Annotated[tuple[ModelSource, ...], NoDecode] = Field(
+        default_factory=lambda: parse_sources("fluxfarm/flux-2-klein-small,fluxfarm/flux-2-small"),
+        alias="FLUXFARM_MODELS",
+        description=(
+            "Models that this farm renders itself: `slug`, `slug=/folder` or `slug=hub/id@revision`, separated by "
+            "commas. The two small ones are built on first use."
+        ),
+    )
+    allow_downloads: bool = Field(
+        False,
+        alias="FLUXFARM_ALLOW_DOWNLOADS",
+        description="Let a worker fetch weights from the hub; off, it uses only what is on the disk.",
+    )
+    device: str = Field("auto", alias="FLUXFARM_DEVICE", description="`auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", alias="FLUXFARM_DTYPE", description="`auto` is bfloat16 on a GPU and float32 on a CPU."
+    )
+    slots: int = Field(
+        3,
+        alias="FLUXFARM_SLOTS",
+        ge=1,
+        le=64,
+        description="Threads of a worker; one renders while the others encode and upload.",
+    )
+    lease: float = Field(30.0, alias="FLUXFARM_LEASE", gt=0, description="Seconds that a running attempt is trusted.")
+    lease_renewal: float = Field(
+        10.0, alias="FLUXFARM_LEASE_RENEWAL", gt=0, description="Seconds between two renewals of a lease."
+    )
+    sweep_interval: float = Field(
+        5.0, alias="FLUXFARM_SWEEP_INTERVAL", gt=0, description="Seconds between two looks for expired leases."
+    )
+    max_attempts: int = Field(
+        3, alias="FLUXFARM_MAX_ATTEMPTS", ge=1, le=20, description="Starts of one job before it is FAILED."
+    )
+    window: float = Field(
+        2.0,
+        alias="FLUXFARM_WINDOW",
+        gt=0,
+        description="Tickets per queue at the broker, as a multiple of the live slots; the rest waits in Postgres.",
+    )
+
+    # --- the farm around it --------------------------------------------------------------------------------------
+    flower_port: int = Field(
+        5555, alias="FLUXFARM_FLOWER_PORT", ge=0, le=65535, description="Port of Flower; 0 takes a free one."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", alias="FLUXFARM_LOG_LEVEL", description="How much the processes say."
+    )
+    log_json: bool = Field(False, alias="FLUXFARM_LOG_JSON", description="One JSON object a line, for collectors.")
+
+    # --- the client ----------------------------------------------------------------------------------------------
+    url: str = Field("", alias="FLUXFARM_URL", description="Farm that the client and the CLI talk to.")
+    api_key: SecretStr = Field(SecretStr(""), alias="FLUXFARM_API_KEY", description="Key that they send.")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _read_models(cls, value: object) -> object:
+        return parse_sources(value) if isinstance(value, str) else value
+
+    @property
+    def base_url(self) -> str:
+        """Where callers reach the API, without a slash at the end."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")

@@ -1,0 +1,1 @@
+"""Alembic migrations; the first makes the farm's tables, each later one can be taken back."""

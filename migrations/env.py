@@ -1,0 +1,30 @@
+"""How Alembic reaches the database: the farm's own settings, and one transaction for each run."""
+
+from alembic import context
+from sqlalchemy import Connection, create_engine, make_url
+
+from fluxfarm.settings import Settings
+from storage.database import libpq_url
+from storage.records import Base
+
+
+def _run() -> None:
+    connection = context.config.attributes.get("connection")
+    if connection is not None:
+        _migrate(connection)
+        return
+    url = make_url(libpq_url(Settings().database_url)).set(drivername="postgresql+psycopg")
+    engine = create_engine(url)
+    with engine.connect() as own:
+        _migrate(own)
+        own.commit()
+    engine.dispose()
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+_run()

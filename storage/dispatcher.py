@@ -1,0 +1,67 @@
+"""Moves a small window of queued jobs from the record to the broker; any number of dispatchers may run."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import structlog
+
+from fluxfarm.airecord import Problem
+from storage.database import Database
+from storage.queue import Queue
+from storage.repository import dispatch, workers
+
+TICKET_PATIENCE: Final = 10.0  #: seconds after which an unclaimed ticket may be a lost message
+
+log = structlog.get_logger()
+
+
+class Dispatcher:
+    """Called after a job was accepted, after one was finished, and once a second by the scheduler."""
+
+    def __init__(self, database: Database, queue: Queue, *, window: float) -> None:
+        """``window`` is in multiples of the live slots of a queue."""
+        self._database = database
+        self._queue = queue
+        self._window = window
+
+    def dispatch(self, queue: str) -> int:
+        """Send tickets for the next jobs of one queue; gives how many were sent."""
+        with self._database.transaction() as session:
+            window = max(dispatch.SMALLEST_WINDOW, math.ceil(self._window * workers.slots(session, queue)))
+            room = window - dispatch.in_flight(session, queue)
+            chosen = dispatch.pick(session, queue, room) if room > 0 else []
+        unsent = [uuid for uuid in chosen if not self._queue.enqueue(queue, uuid)]
+        if unsent:
+            with self._database.transaction() as session:
+                dispatch.release(session, unsent)
+        return len(chosen) - len(unsent)
+
+    def dispatch_all(self) -> int:
+        """One round over every queue in which something waits."""
+        with self._database.transaction() as session:
+            waiting = dispatch.queues(session)
+        return sum(self.dispatch(queue) for queue in waiting)
+
+    def ripen(self, overdue: Problem) -> None:
+        """Wake the retries whose time has come, and cancel what can no longer start in time."""
+        with self._database.transaction() as session:
+            dispatch.ripen(session)
+            dispatch.overdue(session, overdue)
+
+    def resend_lost(self) -> int:
+        """Send again only the gap between the tickets that are out and the messages that the broker holds."""
+        with self._database.transaction() as session:
+            out = {queue: dispatch.in_flight(session, queue) for queue in dispatch.dispatched_queues(session)}
+        sent = 0
+        for queue, tickets in out.items():
+            gap = tickets - self._queue.depth(queue)
+            if gap <= 0:
+                continue
+            with self._database.transaction() as session:
+                lost = dispatch.stale(session, queue, older_than=TICKET_PATIENCE, gap=gap)
+            sent += sum(self._queue.enqueue(queue, uuid) for uuid in lost)
+        if sent:
+            log.info("tickets_sent_again", count=sent)
+        return sent

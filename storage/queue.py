@@ -1,0 +1,127 @@
+"""Celery over Redis or Valkey: it carries tickets, and a ticket is a job's uuid and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
+
+from fluxfarm.errors import BrokerUnavailable
+from fluxfarm.settings import Settings
+
+TASK: Final = "fluxfarm.render"  #: the one task; its one argument is a job's uuid
+REMOTE_QUEUE: Final = "remote"
+PUBLISH_TIMEOUT: Final = 0.5  #: seconds that a send may take before the broker counts as down
+PAUSE_AFTER_FAILURE: Final = 1.0  #: seconds without another try, so that a hung broker slows no caller down
+
+log = structlog.get_logger()
+
+
+def local_queue(model: str) -> str:
+    """The queue of the GPU workers that render this model."""
+    return "local." + model.rpartition("/")[2]
+
+
+def configuration(redis_url: str) -> dict[str, Any]:
+    """Celery's settings, each chosen by measurement.
+
+    Early acknowledgement and no prefetch: the lease recovers a job, not the broker, and with late acknowledgement a
+    worker of more than one slot exits when the broker restarts (Celery 5.7.0). No result backend: the record is the
+    result. Tickets are never scheduled: an ETA longer than the visibility timeout runs a task several times.
+    """
+    return {
+        "broker_url": redis_url,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "visibility_timeout": 7200,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 5,
+            "queue_order_strategy": "priority",
+        },
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_acks_late": False,
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "task_publish_retry": False,
+        "task_create_missing_queues": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "timezone": "UTC",
+    }
+
+
+def make_app(settings: Callable[[], Settings]) -> Celery:
+    """The Celery application; its settings are read when they are first needed, not at import."""
+    app = Celery("fluxfarm", set_as_current=False)
+    app.add_defaults(lambda: configuration(settings().redis_url.get_secret_value()))
+    return app
+
+
+class Queue:
+    """The sending side: short time-outs, no retries; the dispatcher sends again what did not arrive."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connects on the first send."""
+        url = settings.redis_url.get_secret_value()
+        self._app = Celery("fluxfarm", set_as_current=False)
+        self._app.conf.update(configuration(url))
+        self._app.conf.broker_transport_options = {
+            **self._app.conf.broker_transport_options,
+            "socket_timeout": PUBLISH_TIMEOUT,
+            "socket_connect_timeout": PUBLISH_TIMEOUT,
+        }
+        self._redis = Redis.from_url(url, socket_timeout=PUBLISH_TIMEOUT, socket_connect_timeout=PUBLISH_TIMEOUT)
+        self._down_until = 0.0
+
+    def enqueue(self, queue: str, uuid: UUID) -> bool:
+        """Send a ticket; False: the broker is down for the moment, and nothing is lost by that."""
+        if time.monotonic() < self._down_until:
+            return False
+        try:
+            self._app.send_task(TASK, args=(str(uuid),), task_id=str(uuid), queue=queue, retry=False)
+        except (OperationalError, RedisError, OSError) as error:
+            self._down_until = time.monotonic() + PAUSE_AFTER_FAILURE
+            log.warning("broker_unavailable", error=type(error).__name__)
+            return False
+        return True
+
+    def depth(self, queue: str) -> int:
+        """Tickets that the broker holds.
+
+        Raises:
+            BrokerUnavailable: it does not answer.
+        """
+        try:
+            found = self._redis.llen(queue)
+        except (RedisError, OSError) as error:
+            raise BrokerUnavailable("The broker does not answer.", retry_after=2.0) from error
+        assert isinstance(found, int)
+        return found
+
+    def check(self) -> None:
+        """Raise BrokerUnavailable unless the broker answers."""
+        try:
+            self._redis.ping()
+        except (RedisError, OSError) as error:
+            raise BrokerUnavailable("The broker does not answer.", retry_after=2.0) from error
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._app.close()
+        self._redis.close()

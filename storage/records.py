@@ -1,0 +1,252 @@
+"""The tables. ``Job`` is the record; everything else hangs on it or owns it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from fluxfarm.airecord import Problem
+from fluxfarm.jobs import JobState, JobType
+from fluxfarm.request import RenderRequest
+
+Moment = DateTime(timezone=True)
+Json = JSONB(none_as_null=True)
+
+
+def _words(kind: type[JobState | JobType]) -> Enum:
+    return Enum(kind, native_enum=False, create_constraint=False, length=32)
+
+
+class Base(DeclarativeBase):
+    """All tables; the naming convention keeps migrations stable."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: Moment,
+        Decimal: Numeric(14, 6),
+        str: Text,
+        dict[str, Any]: Json,
+        list[str]: ARRAY(Text),
+        JobState: _words(JobState),
+        JobType: _words(JobType),
+    }
+
+
+class Tenant(Base):
+    """Who owns jobs, keys and references; tenants never meet."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    name: Mapped[str] = mapped_column(unique=True)
+    weight: Mapped[Decimal] = mapped_column(server_default=text("1"))  #: share of the GPUs against other tenants
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ApiKey(Base):
+    """A key of a tenant; only its SHA-256 is kept."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (Index(None, "tenant_id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    prefix: Mapped[str]  #: the first characters, to tell keys apart
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+    tenant: Mapped[Tenant] = relationship(lazy="joined")
+
+
+class Job(Base):
+    """One request to render, from its 202 to its end."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("status IN ('QUEUED','RUNNING','SUCCESS','FAILED','CANCELED')", name="status"),
+        CheckConstraint("status <> 'RUNNING' OR lease_expires_at IS NOT NULL", name="running_has_lease"),
+        Index("ix_jobs_tenant_seq", "tenant_id", "seq"),
+        Index("ix_jobs_campaign", "tenant_id", "campaign", "seq", postgresql_where=text("campaign IS NOT NULL")),
+        Index("ix_jobs_tags", "tags", postgresql_using="gin"),
+        Index(
+            "ix_jobs_ready",
+            "queue",
+            "lane",
+            text("priority DESC"),
+            "seq",
+            postgresql_where=text("status = 'QUEUED' AND dispatched_at IS NULL AND run_after IS NULL"),
+        ),
+        Index(
+            "ix_jobs_dispatched",
+            "queue",
+            "dispatched_at",
+            postgresql_where=text("status = 'QUEUED' AND dispatched_at IS NOT NULL"),
+        ),
+        Index("ix_jobs_postponed", "run_after", postgresql_where=text("status = 'QUEUED' AND run_after IS NOT NULL")),
+        Index("ix_jobs_deadline", "deadline", postgresql_where=text("status = 'QUEUED' AND deadline IS NOT NULL")),
+        Index("ix_jobs_lease", "lease_expires_at", postgresql_where=text("status = 'RUNNING'")),
+    )
+
+    uuid: Mapped[UUID] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))  #: age; also the cursor of listings
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
+    type: Mapped[JobType]
+    model: Mapped[str]
+    status: Mapped[JobState] = mapped_column(server_default=text("'QUEUED'"))
+    lane: Mapped[int] = mapped_column(SmallInteger)  #: rank of fluxfarm.jobs.Lane
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    queue: Mapped[str]
+    provider: Mapped[str]  #: what the caller asked for: auto, local or a name
+    request: Mapped[dict[str, Any]]  #: a RenderRequest
+    prompt_object: Mapped[dict[str, Any]]  #: what the caller sent
+    campaign: Mapped[str | None]
+    tags: Mapped[list[str]]
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))  #: number of starts; fences every later write
+    worker_id: Mapped[UUID | None]
+    lease_expires_at: Mapped[datetime | None]
+    run_after: Mapped[datetime | None]  #: a retry waits for this; NULL is ready
+    deadline: Mapped[datetime | None]  #: must have started by then
+    dispatched_at: Mapped[datetime | None]  #: when a ticket went to the broker
+    step: Mapped[int] = mapped_column(server_default=text("0"))
+    steps: Mapped[int]
+    cost: Mapped[Decimal] = mapped_column(server_default=text("0"))  #: USD
+    error: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    attempts: Mapped[list[Attempt]] = relationship(lazy="selectin", order_by="Attempt.number", viewonly=True)
+    images: Mapped[list[Image]] = relationship(lazy="selectin", order_by="Image.n", viewonly=True)
+
+    @property
+    def render_request(self) -> RenderRequest:
+        """The canonical request, as it was stored."""
+        return RenderRequest.model_validate(self.request)
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why the job ended badly."""
+        return None if self.error is None else Problem.model_validate(self.error)
+
+
+class Attempt(Base):
+    """One start of a job."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        Index("ix_attempts_unswept", "ended_at", postgresql_where=text("swept = false AND ended_at IS NOT NULL")),
+    )
+
+    job_uuid: Mapped[UUID] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    provider: Mapped[str]
+    worker: Mapped[str | None]
+    model_revision: Mapped[str | None]
+    status: Mapped[JobState]
+    seeds: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    effective: Mapped[dict[str, Any]]
+    ignored: Mapped[list[str]]
+    timings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    cost: Mapped[Decimal | None]
+    error: Mapped[dict[str, Any] | None]
+    swept: Mapped[bool] = mapped_column(server_default=text("false"))  #: objects of a losing attempt are gone
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+
+
+class Image(Base):
+    """One picture of a job that succeeded."""
+
+    __tablename__ = "images"
+
+    job_uuid: Mapped[UUID] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"), primary_key=True)
+    n: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    object_key: Mapped[str]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    width: Mapped[int]
+    height: Mapped[int]
+    content_type: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+
+
+class Event(Base):
+    """What happened to a job, in order; the event stream replays it."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index(None, "job_uuid", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_uuid: Mapped[UUID] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"))
+    kind: Mapped[str]  #: status or progress
+    payload: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Reference(Base):
+    """An uploaded picture that jobs may name; stored re-encoded, never as it came."""
+
+    __tablename__ = "reference_images"
+    __table_args__ = (Index(None, "tenant_id", "created_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)  #: ref_ and 22 random letters
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
+    object_key: Mapped[str]
+    width: Mapped[int]
+    height: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Worker(Base):
+    """A process that renders, as it last said of itself."""
+
+    __tablename__ = "workers"
+    __table_args__ = (Index(None, "heartbeat_at"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    pid: Mapped[int]
+    provider: Mapped[str]
+    queues: Mapped[list[str]]
+    models: Mapped[list[str]]
+    device: Mapped[str]
+    slots: Mapped[int]
+    state: Mapped[str]  #: starting, ready, stopping
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,249 @@
+"""Jobs as their workers see them: claim, renew, report, finish; each write is fenced by (uuid, attempt, RUNNING)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Interval, func, literal, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from fluxfarm.airecord import Problem
+from fluxfarm.jobs import JobState, sources
+from fluxfarm.request import RenderRequest
+from storage.records import Attempt, Image, Job
+from storage.repository import events
+
+BACKOFF_BASE = 2.0  #: seconds; the n-th retry waits up to BASE * 2**n, evenly spread (full jitter)
+BACKOFF_CAP = 60.0  #: seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to render a job, good for as long as the lease is renewed."""
+
+    uuid: UUID
+    tenant_id: UUID
+    attempt: int
+    request: RenderRequest
+    queued_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an attempt made, before it is made visible."""
+
+    images: Sequence[Image]
+    timings: Mapping[str, float]
+    cost: Decimal = Decimal(0)
+
+
+def _lease(seconds: float) -> ColumnElement[Any]:
+    return func.now() + literal(timedelta(seconds=seconds), Interval)
+
+
+def claim(session: Session, uuid: UUID, *, worker_id: UUID, worker: str, provider: str, lease: float) -> Claim | None:
+    """Take a QUEUED job that is due: RUNNING, attempt + 1, a lease of ``lease`` seconds. None: nothing to do."""
+    row = session.execute(
+        update(Job)
+        .where(
+            Job.uuid == uuid,
+            Job.status == JobState.QUEUED,
+            Job.run_after.is_(None) | (Job.run_after <= func.now()),
+            Job.deadline.is_(None) | (Job.deadline > func.now()),
+        )
+        .values(
+            status=JobState.RUNNING,
+            attempt=Job.attempt + 1,
+            worker_id=worker_id,
+            lease_expires_at=_lease(lease),
+            started_at=func.now(),
+            run_after=None,
+            dispatched_at=None,
+            step=0,
+        )
+        .returning(
+            Job.tenant_id, Job.attempt, Job.request, func.extract("epoch", func.now() - Job.created_at).label("queued")
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    request = RenderRequest.model_validate(row.request)
+    session.add(
+        Attempt(
+            job_uuid=uuid,
+            number=row.attempt,
+            provider=provider,
+            worker=worker,
+            status=JobState.RUNNING,
+            seeds=list(request.seeds),
+            effective=request.effective(),
+            ignored=list(request.ignored),
+        )
+    )
+    events.add_status(session, uuid, JobState.RUNNING)
+    return Claim(uuid, row.tenant_id, row.attempt, request, float(row.queued))
+
+
+def renew(session: Session, held: Sequence[tuple[UUID, int]], lease: float) -> set[tuple[UUID, int]]:
+    """Renew the leases of (job, attempt) pairs; what is missing from the answer is lost."""
+    if not held:
+        return set()
+    rows = session.execute(
+        update(Job)
+        .where(tuple_(Job.uuid, Job.attempt).in_(held), Job.status == JobState.RUNNING)
+        .values(lease_expires_at=_lease(lease))
+        .returning(Job.uuid, Job.attempt)
+    )
+    return {(row.uuid, row.attempt) for row in rows}
+
+
+def report(session: Session, uuid: UUID, attempt: int, step: int, steps: int) -> bool:
+    """Note the progress; False: the attempt is no longer the one that counts."""
+    changed = session.execute(
+        update(Job)
+        .where(Job.uuid == uuid, Job.attempt == attempt, Job.status == JobState.RUNNING)
+        .values(step=step, steps=steps)
+        .returning(Job.uuid)
+    ).scalar_one_or_none()
+    if changed is None:
+        return False
+    events.add(session, uuid, "progress", {"step": step, "steps": steps})
+    return True
+
+
+def note_model(session: Session, uuid: UUID, attempt: int, revision: str) -> None:
+    """Record which weights render this attempt."""
+    session.execute(
+        update(Attempt).where(Attempt.job_uuid == uuid, Attempt.number == attempt).values(model_revision=revision)
+    )
+
+
+def _end(session: Session, claimed: Claim, target: JobState, **values: Any) -> bool:
+    """Move RUNNING to ``target`` for exactly this attempt."""
+    assert JobState.RUNNING in sources(target)
+    changed = session.execute(
+        update(Job)
+        .where(Job.uuid == claimed.uuid, Job.attempt == claimed.attempt, Job.status == JobState.RUNNING)
+        .values(status=target, lease_expires_at=None, **values)
+        .returning(Job.uuid)
+    ).scalar_one_or_none()
+    return changed is not None
+
+
+def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
+    """RUNNING to SUCCESS with the images; False: the attempt lost its job and must delete what it stored."""
+    done = _end(
+        session,
+        claimed,
+        JobState.SUCCESS,
+        finished_at=func.now(),
+        step=Job.steps,
+        cost=Job.cost + outcome.cost,
+        error=None,
+    )
+    if not done:
+        _close(session, claimed, JobState.CANCELED, timings=dict(outcome.timings))
+        return False
+    session.add_all(outcome.images)
+    _close(session, claimed, JobState.SUCCESS, timings=dict(outcome.timings), cost=outcome.cost, swept=True)
+    events.add_status(session, claimed.uuid, JobState.SUCCESS)
+    return True
+
+
+def fail(session: Session, claimed: Claim, problem: Problem, *, max_attempts: int) -> JobState | None:
+    """RUNNING to QUEUED with a delay when trying again can help, else to FAILED. None: the job was lost before."""
+    payload = problem.model_dump(mode="json", by_alias=True)
+    again = problem.retryable and claimed.attempt < max_attempts
+    if again:
+        spread = func.random() * min(BACKOFF_CAP, BACKOFF_BASE * 2**claimed.attempt)
+        values = {"run_after": func.now() + spread * literal(timedelta(seconds=1), Interval), "error": payload}
+    else:
+        values = {"finished_at": func.now(), "error": payload}
+    target = JobState.QUEUED if again else JobState.FAILED
+    done = _end(session, claimed, target, **values)
+    _close(session, claimed, JobState.FAILED, error=payload)
+    if not done:
+        return None
+    events.add_status(session, claimed.uuid, target, problem)
+    return target
+
+
+def give_back(session: Session, claimed: Claim) -> bool:
+    """RUNNING to QUEUED at once, when a worker stops before it is done."""
+    done = _end(session, claimed, JobState.QUEUED)
+    _close(session, claimed, JobState.CANCELED)
+    if done:
+        events.add_status(session, claimed.uuid, JobState.QUEUED)
+    return done
+
+
+def close_lost(session: Session, claimed: Claim, problem: Problem) -> None:
+    """End the attempt's own row after it lost its job; the job is not touched."""
+    _close(session, claimed, JobState.CANCELED, error=problem.model_dump(mode="json", by_alias=True))
+
+
+def mark_swept(session: Session, uuid: UUID, number: int) -> None:
+    """The objects of a losing attempt are gone."""
+    session.execute(update(Attempt).where(Attempt.job_uuid == uuid, Attempt.number == number).values(swept=True))
+
+
+def _close(session: Session, claimed: Claim, status: JobState, **values: Any) -> None:
+    session.execute(
+        update(Attempt)
+        .where(Attempt.job_uuid == claimed.uuid, Attempt.number == claimed.attempt, Attempt.status == JobState.RUNNING)
+        .values(status=status, ended_at=func.now(), **values)
+    )
+
+
+def expire(session: Session, *, max_attempts: int, poison: Problem, lost: Problem, limit: int = 100) -> list[UUID]:
+    """Take jobs from dead workers by the database's clock: QUEUED again, or FAILED after too many starts."""
+    rows = session.execute(
+        select(Job.uuid, Job.attempt)
+        .where(Job.status == JobState.RUNNING, Job.lease_expires_at < func.now())
+        .order_by(Job.lease_expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for uuid, attempt in rows:
+        final = attempt >= max_attempts
+        problem = poison if final else lost
+        target = JobState.FAILED if final else JobState.QUEUED
+        payload = problem.model_dump(mode="json", by_alias=True)
+        session.execute(
+            update(Job)
+            .where(Job.uuid == uuid)
+            .values(
+                status=target,
+                lease_expires_at=None,
+                dispatched_at=None,
+                error=payload,
+                finished_at=func.now() if final else None,
+            )
+        )
+        session.execute(
+            update(Attempt)
+            .where(Attempt.job_uuid == uuid, Attempt.number == attempt, Attempt.status == JobState.RUNNING)
+            .values(status=JobState.FAILED, ended_at=func.now(), error=payload)
+        )
+        events.add_status(session, uuid, target, problem)
+        events.announce_stop(session, uuid)
+    return [uuid for uuid, _ in rows]
+
+
+def unswept(session: Session, *, older_than: float, limit: int = 100) -> list[tuple[UUID, UUID, int]]:
+    """(tenant, job, attempt) of attempts that lost, ended that many seconds ago and may have left objects."""
+    rows = session.execute(
+        select(Job.tenant_id, Attempt.job_uuid, Attempt.number)
+        .join(Job, Job.uuid == Attempt.job_uuid)
+        .where(
+            Attempt.swept.is_(False),
+            Attempt.ended_at < func.now() - literal(timedelta(seconds=older_than), Interval),
+        )
+        .limit(limit)
+    )
+    return [(row.tenant_id, row.job_uuid, row.number) for row in rows]

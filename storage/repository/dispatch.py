@@ -1,0 +1,137 @@
+"""Which queued job goes to the broker next; the rest waits here, where it can be stopped or re-ordered at once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Interval, func, literal, select, update
+from sqlalchemy.orm import Session
+
+from fluxfarm.airecord import Problem
+from fluxfarm.jobs import JobState
+from storage.records import Job
+from storage.repository import events
+
+SMALLEST_WINDOW: Final = 4  #: tickets per queue while no worker is alive, so that the first one finds work
+
+
+def _waits() -> tuple[ColumnElement[bool], ...]:
+    return Job.status == JobState.QUEUED, Job.dispatched_at.is_(None), Job.run_after.is_(None)
+
+
+def queues(session: Session) -> list[str]:
+    """Queues in which a job waits for a ticket; one index probe each, however many rows wait."""
+    found: list[str] = []
+    last = ""
+    while True:
+        following = session.scalar(select(func.min(Job.queue)).where(*_waits(), Job.queue > last))
+        if following is None:
+            return found
+        found.append(following)
+        last = following
+
+
+def in_flight(session: Session, queue: str) -> int:
+    """Tickets of the queue that no worker has claimed yet."""
+    count = session.scalar(
+        select(func.count())
+        .select_from(Job)
+        .where(Job.queue == queue, Job.status == JobState.QUEUED, Job.dispatched_at.is_not(None))
+    )
+    return count or 0
+
+
+def pick(session: Session, queue: str, room: int) -> list[UUID]:
+    """Mark up to ``room`` jobs as dispatched, by lane, priority and age; two dispatchers never pick the same job."""
+    chosen = (
+        select(Job.uuid)
+        .where(*_waits(), Job.queue == queue)
+        .order_by(Job.lane, Job.priority.desc(), Job.seq)
+        .limit(room)
+        .with_for_update(skip_locked=True)
+        .cte("chosen")
+    )
+    rows = session.execute(
+        update(Job)
+        .where(Job.uuid == chosen.c.uuid)
+        .values(dispatched_at=func.now())
+        .returning(Job.uuid, Job.lane, Job.priority, Job.seq)
+    ).all()
+    return [row.uuid for row in sorted(rows, key=lambda row: (row.lane, -row.priority, row.seq))]
+
+
+def ripen(session: Session) -> int:
+    """Let jobs whose retry time has come wait for a ticket again."""
+    rows = session.execute(
+        update(Job)
+        .where(Job.status == JobState.QUEUED, Job.run_after <= func.now())
+        .values(run_after=None, dispatched_at=None)
+        .returning(Job.uuid)
+    )
+    return len(rows.all())
+
+
+def overdue(session: Session, problem: Problem, limit: int = 500) -> list[UUID]:
+    """Cancel queued jobs that can no longer start in time."""
+    due = (
+        select(Job.uuid)
+        .where(Job.status == JobState.QUEUED, Job.deadline <= func.now())
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    rows = session.scalars(
+        update(Job)
+        .where(Job.uuid == due.c.uuid)
+        .values(
+            status=JobState.CANCELED,
+            finished_at=func.now(),
+            error=problem.model_dump(mode="json", by_alias=True),
+        )
+        .returning(Job.uuid)
+    ).all()
+    for uuid in rows:
+        events.add_status(session, uuid, JobState.CANCELED, problem)
+    return list(rows)
+
+
+def stale(session: Session, queue: str, *, older_than: float, gap: int) -> list[UUID]:
+    """The oldest ``gap`` tickets that were sent more than that many seconds ago: their messages may be lost."""
+    rows = session.scalars(
+        update(Job)
+        .where(
+            Job.uuid.in_(
+                select(Job.uuid)
+                .where(
+                    Job.queue == queue,
+                    Job.status == JobState.QUEUED,
+                    Job.dispatched_at < func.now() - literal(timedelta(seconds=older_than), Interval),
+                )
+                .order_by(Job.dispatched_at)
+                .limit(gap)
+                .with_for_update(skip_locked=True)
+            )
+        )
+        .values(dispatched_at=func.now())
+        .returning(Job.uuid)
+    )
+    return list(rows)
+
+
+def dispatched_queues(session: Session) -> list[str]:
+    """Queues that have tickets out."""
+    return list(
+        session.scalars(
+            select(Job.queue).where(Job.status == JobState.QUEUED, Job.dispatched_at.is_not(None)).distinct()
+        )
+    )
+
+
+def release(session: Session, uuids: list[UUID]) -> None:
+    """Take tickets back that could not be sent; the jobs wait for the next dispatch."""
+    if uuids:
+        session.execute(
+            update(Job).where(Job.uuid.in_(uuids), Job.status == JobState.QUEUED).values(dispatched_at=None)
+        )

@@ -1,0 +1,42 @@
+"""What happened to a job, kept for replay, and the notifications that wake those who wait for it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from fluxfarm.airecord import Problem
+from fluxfarm.jobs import JobState
+from storage.records import Event
+
+JOB_CHANGED: Final = "fluxfarm_job_changed"  #: channel: a job's uuid after each event
+JOB_STOPPED: Final = "fluxfarm_job_stopped"  #: channel: a job's uuid whose attempt must stop
+
+
+def add(session: Session, uuid: UUID, kind: str, payload: dict[str, Any]) -> None:
+    """Keep an event and wake who waits for the job, both when the transaction commits."""
+    session.add(Event(job_uuid=uuid, kind=kind, payload=payload))
+    session.flush()
+    session.execute(select(func.pg_notify(JOB_CHANGED, str(uuid))))
+
+
+def add_status(session: Session, uuid: UUID, status: JobState, problem: Problem | None = None) -> None:
+    """The job moved to another state."""
+    payload: dict[str, Any] = {"status": status.value}
+    if problem is not None:
+        payload["error"] = problem.model_dump(mode="json", by_alias=True)
+    add(session, uuid, "status", payload)
+
+
+def announce_stop(session: Session, uuid: UUID) -> None:
+    """Tell the worker that renders the job, if there is one, to stop within two steps."""
+    session.execute(select(func.pg_notify(JOB_STOPPED, str(uuid))))
+    session.execute(select(func.pg_notify(JOB_CHANGED, str(uuid))))
+
+
+def since(session: Session, uuid: UUID, last_id: int) -> list[Event]:
+    """The events of a job after the one with ``last_id``, in order; the caller has checked the tenant."""
+    return list(session.scalars(select(Event).where(Event.job_uuid == uuid, Event.id > last_id).order_by(Event.id)))

@@ -1,0 +1,98 @@
+"""Tenants and their API keys."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from fluxfarm.errors import NotFound, Unauthorized
+from storage import keys
+from storage.records import ApiKey, Tenant
+
+UNKNOWN_KEY = "The API key is missing, wrong, expired or revoked; send 'Authorization: Bearer ff_live_…'."
+
+
+def ensure_tenant(session: Session, name: str) -> Tenant:
+    """The tenant of this name, made when it does not exist."""
+    session.execute(insert(Tenant).values(name=name).on_conflict_do_nothing(index_elements=["name"]))
+    return session.scalars(select(Tenant).where(Tenant.name == name)).one()
+
+
+def find_tenant(session: Session, name: str) -> Tenant | None:
+    """The tenant of this name."""
+    return session.scalars(select(Tenant).where(Tenant.name == name)).one_or_none()
+
+
+def create_key(
+    session: Session, tenant_id: UUID, name: str, scopes: list[str], expires_at: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """A new key of the tenant, and its text, which is not kept."""
+    secret = keys.make_key()
+    key = ApiKey(
+        tenant_id=tenant_id,
+        name=name,
+        prefix=secret[: keys.SHOWN],
+        digest=keys.digest(secret),
+        scopes=scopes,
+        expires_at=expires_at,
+    )
+    session.add(key)
+    session.flush()
+    session.refresh(key)
+    return key, secret
+
+
+def authenticate(session: Session, secret: str | None) -> ApiKey:
+    """The live key behind the text; notes its use once a minute.
+
+    Raises:
+        Unauthorized: missing, misspelt, unknown, expired or revoked.
+    """
+    if not secret or not keys.is_well_formed(secret):
+        raise Unauthorized(UNKNOWN_KEY)
+    found = session.scalars(
+        select(ApiKey).where(
+            ApiKey.digest == keys.digest(secret),
+            ApiKey.revoked_at.is_(None),
+            ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now()),
+        )
+    ).one_or_none()
+    if found is None:
+        raise Unauthorized(UNKNOWN_KEY)
+    return found
+
+
+def note_use(session: Session, key: ApiKey) -> None:
+    """Keep the time of the last use, to the minute; a key under load costs one write a minute."""
+    session.execute(
+        update(ApiKey)
+        .where(
+            ApiKey.id == key.id,
+            func.coalesce(ApiKey.last_used_at, text("'-infinity'")) < func.now() - text("interval '1 minute'"),
+        )
+        .values(last_used_at=func.now())
+    )
+
+
+def list_keys(session: Session, tenant_id: UUID) -> list[ApiKey]:
+    """Every key of the tenant, the newest first."""
+    return list(session.scalars(select(ApiKey).where(ApiKey.tenant_id == tenant_id).order_by(ApiKey.created_at.desc())))
+
+
+def revoke_key(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
+    """Stop a key at once.
+
+    Raises:
+        NotFound: no such key of this tenant.
+    """
+    key = session.scalars(select(ApiKey).where(ApiKey.tenant_id == tenant_id, ApiKey.id == key_id)).one_or_none()
+    if key is None:
+        raise NotFound(f"There is no key {key_id}.")
+    if key.revoked_at is None:
+        session.execute(update(ApiKey).where(ApiKey.id == key_id).values(revoked_at=func.now()))
+        session.refresh(key)
+    return key

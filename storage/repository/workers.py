@@ -1,0 +1,53 @@
+"""The processes that render, as they last said of themselves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import Interval, delete, func, literal, select, update
+from sqlalchemy.orm import Session
+
+from storage.records import Worker
+
+ALIVE = 30.0  #: seconds since the last heartbeat for which a worker counts as alive
+
+
+def _recent(seconds: float = ALIVE) -> object:
+    return func.now() - literal(timedelta(seconds=seconds), Interval)
+
+
+def register(session: Session, worker: Worker) -> None:
+    """A worker process started."""
+    session.merge(worker)
+
+
+def heartbeat(session: Session, worker_id: UUID, state: str) -> None:
+    """It lives and is in this state."""
+    session.execute(update(Worker).where(Worker.id == worker_id).values(state=state, heartbeat_at=func.now()))
+
+
+def remove(session: Session, worker_id: UUID) -> None:
+    """It stopped in order."""
+    session.execute(delete(Worker).where(Worker.id == worker_id))
+
+
+def alive(session: Session) -> list[Worker]:
+    """Those with a recent heartbeat, the oldest first."""
+    return list(session.scalars(select(Worker).where(Worker.heartbeat_at > _recent()).order_by(Worker.started_at)))
+
+
+def slots(session: Session, queue: str) -> int:
+    """How many threads of live workers take from the queue."""
+    total = session.scalar(
+        select(func.coalesce(func.sum(Worker.slots), 0)).where(
+            Worker.heartbeat_at > _recent(), Worker.queues.contains([queue])
+        )
+    )
+    return int(total or 0)
+
+
+def forget_dead(session: Session, *, older_than: float = 3600.0) -> int:
+    """Drop workers that have been silent for that many seconds."""
+    gone = session.execute(delete(Worker).where(Worker.heartbeat_at < _recent(older_than)).returning(Worker.id))
+    return len(gone.all())
