@@ -29,8 +29,10 @@ FluxfarmError
 │   └── StoreUnavailable       503  store_unavailable
 └── RenderError                     ends or postpones an attempt; shown in the record, never as an HTTP status
     ├── ModelUnavailable            model_unavailable      the weights are missing or broken (final)
+    ├── PromptTooLong               prompt_too_long        more tokens than the model reads (final)
     ├── RenderFailed                render_failed          the pipeline raised (try again)
     ├── OutOfMemory                 out_of_memory          the device has no room (try again)
+    ├── DeviceLost                  device_lost            the GPU is dead for this process, which must end (try again)
     ├── ReferenceGone               reference_gone         a reference was deleted before the render (final)
     ├── WorkerLost                  worker_lost            the lease ran out: the worker died (try again)
     ├── Poison                      poison                 killed its worker too often (final)
@@ -240,6 +242,12 @@ class ModelUnavailable(RenderError):
     code = "model_unavailable"
 
 
+class PromptTooLong(RenderError):
+    """The prompt has more tokens than the model reads; the rest would be dropped silently."""
+
+    code = "prompt_too_long"
+
+
 class RenderFailed(RenderError):
     """The pipeline raised."""
 
@@ -251,6 +259,13 @@ class OutOfMemory(RenderError):
     """The device has no room for this render."""
 
     code = "out_of_memory"
+    retryable = True
+
+
+class DeviceLost(RenderError):
+    """The device failed for good as far as this process goes: the worker must end and be started again."""
+
+    code = "device_lost"
     retryable = True
 
 

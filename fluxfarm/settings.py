@@ -116,6 +116,13 @@ class Settings(BaseSettings):
         le=64,
         description="Threads of a worker; one renders while the others encode and upload.",
     )
+    resident_models: int = Field(
+        2,
+        alias="FLUXFARM_RESIDENT_MODELS",
+        ge=1,
+        le=64,
+        description="Pipelines that a worker keeps loaded at once; the least used one makes room.",
+    )
     lease: float = Field(30.0, alias="FLUXFARM_LEASE", gt=0, description="Seconds that a running attempt is trusted.")
     lease_renewal: float = Field(
         10.0, alias="FLUXFARM_LEASE_RENEWAL", gt=0, description="Seconds between two renewals of a lease."

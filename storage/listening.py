@@ -40,8 +40,8 @@ def listen(url: SecretStr, channels: tuple[str, ...], *, pause: float) -> Iterat
         raise DatabaseUnavailable("The connection that waits for notifications broke.") from error
 
 
-async def listen_async(url: SecretStr, channels: tuple[str, ...]) -> AsyncIterator[Notice]:
-    """Notices as they come, on the event loop.
+async def listen_async(url: SecretStr, channels: tuple[str, ...]) -> AsyncIterator[Notice | None]:
+    """None once the channels are open, then notices as they come, on the event loop.
 
     Raises:
         DatabaseUnavailable: the connection broke.
@@ -53,6 +53,7 @@ async def listen_async(url: SecretStr, channels: tuple[str, ...]) -> AsyncIterat
         async with connection:
             for channel in channels:
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            yield None
             async for notice in connection.notifies():
                 yield Notice(notice.channel, notice.payload)
     except psycopg.OperationalError as error:

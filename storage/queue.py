@@ -66,9 +66,9 @@ def configuration(redis_url: str) -> dict[str, Any]:
     }
 
 
-def make_app(settings: Callable[[], Settings]) -> Celery:
+def make_app(settings: Callable[[], Settings], include: tuple[str, ...] = ()) -> Celery:
     """The Celery application; its settings are read when they are first needed, not at import."""
-    app = Celery("fluxfarm", set_as_current=False)
+    app = Celery("fluxfarm", set_as_current=False, include=include)
     app.add_defaults(lambda: configuration(settings().redis_url.get_secret_value()))
     return app
 
@@ -85,6 +85,7 @@ class Queue:
             **self._app.conf.broker_transport_options,
             "socket_timeout": PUBLISH_TIMEOUT,
             "socket_connect_timeout": PUBLISH_TIMEOUT,
+            "max_retries": 0,  # ``retry=False`` does not reach kombu's own loop, which tries for 6 s
         }
         self._redis = Redis.from_url(url, socket_timeout=PUBLISH_TIMEOUT, socket_connect_timeout=PUBLISH_TIMEOUT)
         self._down_until = 0.0

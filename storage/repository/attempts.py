@@ -37,8 +37,9 @@ class Claim:
 class Outcome:
     """What an attempt made, before it is made visible."""
 
-    images: Sequence[Image]
+    images: Sequence[dict[str, Any]]  #: columns of Image
     timings: Mapping[str, float]
+    model_revision: str
     cost: Decimal = Decimal(0)
 
 
@@ -116,13 +117,6 @@ def report(session: Session, uuid: UUID, attempt: int, step: int, steps: int) ->
     return True
 
 
-def note_model(session: Session, uuid: UUID, attempt: int, revision: str) -> None:
-    """Record which weights render this attempt."""
-    session.execute(
-        update(Attempt).where(Attempt.job_uuid == uuid, Attempt.number == attempt).values(model_revision=revision)
-    )
-
-
 def _end(session: Session, claimed: Claim, target: JobState, **values: Any) -> bool:
     """Move RUNNING to ``target`` for exactly this attempt."""
     assert JobState.RUNNING in sources(target)
@@ -136,7 +130,10 @@ def _end(session: Session, claimed: Claim, target: JobState, **values: Any) -> b
 
 
 def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
-    """RUNNING to SUCCESS with the images; False: the attempt lost its job and must delete what it stored."""
+    """RUNNING to SUCCESS with the images; False: the attempt lost its job and must delete what it stored.
+
+    Safe to repeat: a finish whose answer was lost is found to be done.
+    """
     done = _end(
         session,
         claimed,
@@ -147,12 +144,24 @@ def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
         error=None,
     )
     if not done:
-        _close(session, claimed, JobState.CANCELED, timings=dict(outcome.timings))
-        return False
-    session.add_all(outcome.images)
-    _close(session, claimed, JobState.SUCCESS, timings=dict(outcome.timings), cost=outcome.cost, swept=True)
+        return _is_finished(session, claimed)
+    session.add_all(Image(**image) for image in outcome.images)
+    _close(
+        session,
+        claimed,
+        JobState.SUCCESS,
+        timings=dict(outcome.timings),
+        model_revision=outcome.model_revision,
+        cost=outcome.cost,
+        swept=True,
+    )
     events.add_status(session, claimed.uuid, JobState.SUCCESS)
     return True
+
+
+def _is_finished(session: Session, claimed: Claim) -> bool:
+    found = session.execute(select(Job.status, Job.attempt).where(Job.uuid == claimed.uuid)).one_or_none()
+    return found is not None and (found.status, found.attempt) == (JobState.SUCCESS, claimed.attempt)
 
 
 def fail(session: Session, claimed: Claim, problem: Problem, *, max_attempts: int) -> JobState | None:

@@ -1,0 +1,86 @@
+"""Real parts for every test: one PostgreSQL and one Valkey for each pytest process, empty tables for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from pydantic import SecretStr
+from redis import Redis
+from sqlalchemy import text
+
+from fluxfarm.embedded import Postgres, Valkey
+from fluxfarm.settings import Settings
+from storage.database import Database
+from storage.records import ApiKey, Base, Tenant
+from storage.repository import tenants
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with Postgres(tmp_path_factory.mktemp("postgres"), durable=False) as postgres:
+        yield postgres.url
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with Valkey(tmp_path_factory.mktemp("valkey"), durable=False) as valkey:
+        yield valkey.url
+
+
+def migrate(database: Database, revision: str = "head") -> None:
+    config = Config(toml_file=ROOT / "pyproject.toml")
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres_url: str) -> Iterator[Database]:
+    database = Database(SecretStr(postgres_url), pool_size=20)
+    migrate(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database(migrated: Database) -> Iterator[Database]:
+    yield migrated
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    with migrated.engine.begin() as connection:
+        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+
+
+@pytest.fixture
+def settings(database: Database, valkey_url: str, tmp_path: Path) -> Iterator[Settings]:
+    yield Settings(
+        database_url=database.url,
+        redis_url=SecretStr(valkey_url),
+        data_dir=tmp_path / "data",
+        public_url="http://127.0.0.1:8000",
+        log_level="WARNING",
+    )
+    with Redis.from_url(valkey_url) as redis:
+        redis.flushall()
+
+
+@pytest.fixture
+def tenant(database: Database) -> Tenant:
+    with database.transaction() as session:
+        return tenants.ensure_tenant(session, "acme")
+
+
+@pytest.fixture
+def key_and_secret(database: Database, tenant: Tenant) -> tuple[ApiKey, str]:
+    with database.transaction() as session:
+        return tenants.create_key(session, tenant.id, "tests", ["jobs", "admin"])
+
+
+@pytest.fixture
+def api_key(key_and_secret: tuple[ApiKey, str]) -> str:
+    return key_and_secret[1]

@@ -1,0 +1,61 @@
+"""Jobs to test with."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from fluxfarm.jobs import JobState, JobType, Lane
+from fluxfarm.request import RenderRequest
+from storage.database import Database
+from storage.queue import local_queue
+from storage.records import Job, Tenant
+from storage.repository import attempts, jobs
+from storage.repository.attempts import Claim
+from storage.repository.jobs import NewJob
+
+MODEL = "fluxfarm/flux-2-klein-small"
+QUEUE = local_queue(MODEL)
+
+
+def make_request(**changes: Any) -> RenderRequest:
+    values: dict[str, Any] = {
+        "type": JobType.IMAGE_GENERATOR,
+        "model": MODEL,
+        "prompt": "a lighthouse at dusk",
+        "width": 64,
+        "height": 64,
+        "seeds": (7,),
+        "steps": 2,
+        "guidance": 3.0,
+        "output_format": "webp",
+        "output_quality": 80,
+    }
+    return RenderRequest(**(values | changes))
+
+
+def make_job(database: Database, tenant: Tenant, *, request: RenderRequest | None = None, **changes: Any) -> Job:
+    values: dict[str, Any] = {"queue": QUEUE, "lane": Lane.INTERACTIVE, "prompt_object": {"prompt": "a lighthouse"}}
+    new = NewJob(uuid=uuid4(), tenant_id=tenant.id, request=request or make_request(), **(values | changes))
+    with database.transaction() as session:
+        return jobs.create(session, new)
+
+
+def claim(database: Database, uuid: UUID, lease: float = 30.0) -> Claim | None:
+    with database.transaction() as session:
+        return attempts.claim(session, uuid, worker_id=uuid4(), worker="test", provider="local", lease=lease)
+
+
+def must_claim(database: Database, uuid: UUID, lease: float = 30.0) -> Claim:
+    claimed = claim(database, uuid, lease)
+    assert claimed is not None
+    return claimed
+
+
+def read_job(database: Database, job: Job) -> Job:
+    with database.transaction() as session:
+        return jobs.read(session, job.tenant_id, job.uuid)
+
+
+def state(database: Database, job: Job) -> JobState:
+    return read_job(database, job).status

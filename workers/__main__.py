@@ -1,0 +1,48 @@
+"""``python -m workers local`` starts a GPU worker, ``python -m workers scheduler`` the scheduler.
+
+A worker is ``celery -A workers worker`` with the options that suit a process which holds a model: the threads pool
+(solo is deaf while it renders, prefork forks around CUDA), no prefetch, and the queues of the configured models.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from fluxfarm.catalog import find_model
+from fluxfarm.settings import Settings
+from storage.queue import local_queue
+from workers import scheduler
+from workers.celery import app
+
+KINDS: Final = ("local", "scheduler")
+
+
+def worker_arguments(settings: Settings) -> list[str]:
+    """What stands behind ``celery -A workers``."""
+    queues = ",".join(local_queue(find_model(source.slug).slug) for source in settings.models)
+    return [
+        "worker",
+        "--pool=threads",
+        f"--concurrency={settings.slots}",
+        "--without-mingle",
+        "--without-gossip",
+        "--disable-prefetch",
+        f"--queues={queues}",
+        f"--loglevel={settings.log_level}",
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Start the process that the one argument names."""
+    if len(arguments) != 1 or arguments[0] not in KINDS:
+        sys.stderr.write(f"usage: python -m workers {'|'.join(KINDS)}\n")
+        return 2
+    if arguments[0] == "scheduler":
+        return scheduler.main()
+    app.worker_main(worker_arguments(Settings()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

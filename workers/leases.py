@@ -1,0 +1,157 @@
+"""Keeps the leases of the running attempts, in a thread beside the renderer, and stops an attempt that lost its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from fluxfarm.errors import Canceled, DatabaseUnavailable, LeaseLost, RenderError
+from storage.database import Database
+from storage.listening import Notice, listen
+from storage.repository import attempts
+from storage.repository.attempts import Claim
+from storage.repository.events import JOB_STOPPED
+
+PROGRESS_INTERVAL: Final = 0.25  #: seconds between two writes of one job's progress
+RECONNECT_PAUSE: Final = 0.5  #: seconds
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Held:
+    """A claim while its lease is kept; the renderer asks it at every step whether to go on."""
+
+    claim: Claim
+    lease: float
+    renewed_at: float = field(default_factory=time.monotonic)
+    progress: tuple[int, int] | None = None
+    reported: tuple[int, int] | None = None
+    stopped: RenderError | None = None
+
+    def on_step(self, step: int, steps: int) -> None:
+        """Note the progress and stop here if the job is no longer ours.
+
+        Raises:
+            Canceled: the caller stopped the job.
+            LeaseLost: the lease ran out, or another attempt owns the job.
+        """
+        self.progress = (step, steps)
+        self.check()
+
+    def check(self) -> None:
+        """Raise what ``on_step`` raises; also true to a process that was frozen, as it asks the clock itself."""
+        if self.stopped is not None:
+            raise self.stopped
+        if not self.is_fresh:
+            raise LeaseLost("The lease could not be renewed in time.")
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the database may still count on this attempt."""
+        return time.monotonic() - self.renewed_at < self.lease
+
+
+class LeaseKeeper:
+    """One thread of a worker process: renews, writes progress, hears of cancels, beats."""
+
+    def __init__(self, database: Database, *, lease: float, renewal: float, beat: Callable[[], None]) -> None:
+        """``lease`` and ``renewal`` are in seconds; ``beat`` is called as often as leases are renewed."""
+        self._database = database
+        self._lease = lease
+        self._renewal = renewal
+        self._beat = beat
+        self._held: dict[tuple[UUID, int], Held] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._renewed_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; leases that are still held run out by themselves."""
+        self._ended.set()
+        self._thread.join(timeout=5)
+
+    def hold(self, claim: Claim, claimed_at: float) -> Held:
+        """Keep the lease of a fresh claim; ``claimed_at`` is the monotonic time from before the claim was sent."""
+        held = Held(claim, self._lease, renewed_at=claimed_at)
+        with self._lock:
+            self._held[claim.uuid, claim.attempt] = held
+        return held
+
+    def let_go(self, held: Held) -> None:
+        """The attempt is over."""
+        with self._lock:
+            self._held.pop((held.claim.uuid, held.claim.attempt), None)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._listen()
+            except DatabaseUnavailable:
+                self._ended.wait(RECONNECT_PAUSE)
+                with suppress(DatabaseUnavailable):
+                    self._tick()
+            except Exception:
+                log.exception("lease_keeper_failed")
+                self._ended.wait(RECONNECT_PAUSE)
+
+    def _listen(self) -> None:
+        for notice in listen(self._database.url, (JOB_STOPPED,), pause=PROGRESS_INTERVAL):
+            if self._ended.is_set():
+                return
+            if notice is not None:
+                self._hear(notice)
+            else:
+                self._tick()
+
+    def _hear(self, notice: Notice) -> None:
+        for held in self._snapshot():
+            if str(held.claim.uuid) == notice.payload and held.stopped is None:
+                held.stopped = Canceled("The job was stopped.")
+
+    def _snapshot(self) -> list[Held]:
+        with self._lock:
+            return list(self._held.values())
+
+    def _tick(self) -> None:
+        for held in self._snapshot():
+            self._report(held)
+        now = time.monotonic()
+        if now - self._renewed_at >= self._renewal:
+            self._renew(now)
+            self._beat()
+            self._renewed_at = now
+
+    def _report(self, held: Held) -> None:
+        progress = held.progress
+        if progress is None or progress == held.reported or held.stopped is not None:
+            return
+        claim = held.claim
+        with self._database.transaction() as session:
+            counts = attempts.report(session, claim.uuid, claim.attempt, *progress)
+        held.reported = progress
+        if not counts and held.stopped is None:
+            held.stopped = LeaseLost("Another attempt owns the job.")
+
+    def _renew(self, now: float) -> None:
+        held = self._snapshot()
+        pairs = [(one.claim.uuid, one.claim.attempt) for one in held]
+        with self._database.transaction() as session:
+            kept = attempts.renew(session, pairs, self._lease)
+        for one in held:
+            if (one.claim.uuid, one.claim.attempt) in kept:
+                one.renewed_at = now
+            elif one.stopped is None:
+                one.stopped = LeaseLost("Another attempt owns the job.")

@@ -1,0 +1,246 @@
+"""The local FLUX.2 pipeline: one drawing after another, each step reported, nothing left behind when one is stopped.
+
+torch and diffusers are imported when a model is loaded, not before: a worker for remote providers never pays for them.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from PIL import Image
+
+from fluxfarm.errors import (
+    DeviceLost,
+    FluxfarmError,
+    InvalidField,
+    InvalidPrompt,
+    InvalidReference,
+    InvalidSize,
+    RenderError,
+    RenderFailed,
+)
+from fluxfarm.sizes import MULTIPLE
+from workers import pipeline_loading
+from workers.pipeline_failures import forget, translate
+from workers.pipeline_prompts import PromptEncoder
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_REFERENCES: Final = 10  #: what Black Forest Labs trained for; the pipelines have no limit of their own
+MIN_REFERENCE_SIDE: Final = 64  #: pixels; diffusers' Flux2ImageProcessor refuses less
+MAX_REFERENCE_RATIO: Final = 8  #: long side over short side; likewise
+MAX_SEED: Final = 2**63 - 1
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What one call needs: ``seeds`` holds one seed (0 to 2**63 - 1) for each image to draw.
+
+    ``width`` and ``height`` are pixels, multiples of 16 (the pipelines floor others with only a log line). ``guidance``
+    is a vector for dev, true guidance above 1 for klein-base, and without effect on a distilled klein. References are
+    RGB, upright (EXIF is not read here) and shared by all images; their order counts; over 1 MP the pipelines shrink
+    them. Padding is attended to, so another ``max_sequence_length`` gives another picture.
+
+    Raises:
+        InvalidPrompt, InvalidSize, InvalidField, InvalidReference: the pipeline would crash, or draw something else.
+    """
+
+    prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seeds: tuple[int, ...]
+    references: tuple[Image.Image, ...] = ()
+    max_sequence_length: int = 512
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise InvalidPrompt("The prompt is empty.", param="prompt")
+        if min(self.width, self.height) < MULTIPLE or self.width % MULTIPLE or self.height % MULTIPLE:
+            size = f"{self.width}x{self.height}"
+            raise InvalidSize(f"{size} cannot be drawn: each side must be a multiple of {MULTIPLE}.", param="size")
+        if self.steps < 1:
+            raise InvalidField(f"{self.steps} steps draw nothing; at least 1 is needed.", param="num_inference_steps")
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise InvalidField(f"guidance is {self.guidance}; it must be 0 or more.", param="guidance")
+        if not self.seeds or not all(0 <= seed <= MAX_SEED for seed in self.seeds):
+            raise InvalidField(f"One seed from 0 to {MAX_SEED} is needed for each image.", param="seed")
+        if self.max_sequence_length < 1:
+            raise InvalidField("max_sequence_length must be at least 1.", param="max_sequence_length")
+        self._check_references()
+
+    def _check_references(self) -> None:
+        if len(self.references) > MAX_REFERENCES:
+            raise InvalidReference(f"There are {len(self.references)} references; {MAX_REFERENCES} is the most.")
+        for number, image in enumerate(self.references):
+            param = f"images[{number}]"
+            if image.mode != "RGB":
+                raise InvalidReference(f"The reference is {image.mode}; it must be RGB.", param=param)
+            short, long = sorted(image.size)
+            if short < MIN_REFERENCE_SIDE or long > MAX_REFERENCE_RATIO * short:
+                raise InvalidReference(
+                    f"The reference is {image.width}x{image.height}; each side must be at least {MIN_REFERENCE_SIDE} "
+                    f"pixels and the long one at most {MAX_REFERENCE_RATIO} times the short one.",
+                    param=param,
+                )
+
+
+class Pipeline:
+    """One model in memory; safe to share between threads, which draw one after another.
+
+    ``revision`` names the weights (a hub commit, or a hash of the folder), ``device`` and ``dtype`` are those in use,
+    ``class_name`` is the diffusers class.
+    """
+
+    def __init__(self, loaded: pipeline_loading.Loaded) -> None:
+        self.revision = loaded.revision
+        self.device = loaded.device
+        self.dtype = loaded.dtype
+        self.class_name = loaded.class_name
+        self._pipe: Any = loaded.pipe
+        self._prompts = PromptEncoder(loaded.pipe, loaded.class_name)
+        self._lock = threading.Lock()
+        self._lost: str | None = None
+
+    @classmethod
+    def load(
+        cls,
+        folder_or_hub: Path | str,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        allow_downloads: bool = False,
+    ) -> Self:
+        """Load a ``Flux2Pipeline`` or ``Flux2KleinPipeline`` from a folder, or from a hub id with a pinned revision.
+
+        Raises:
+            ModelUnavailable: the weights are missing or broken, or the device is not there; says what to do.
+            OutOfMemory: the device has no room for the weights.
+            DeviceLost: the device failed; end the process.
+        """
+        return cls(
+            pipeline_loading.load(
+                folder_or_hub, revision=revision, device=device, dtype=dtype, allow_downloads=allow_downloads
+            )
+        )
+
+    @property
+    def guidance_kind(self) -> Literal["embedded", "cfg", "fixed"]:
+        """What the guidance number does with these weights, in the catalogue's words."""
+        if self.class_name == "Flux2Pipeline":
+            return "embedded"
+        return "fixed" if self._opened().config.is_distilled else "cfg"
+
+    def count_tokens(self, prompt: str) -> int:
+        """Tokens of the prompt in the model's chat template (with dev's system message); does not wait for a render."""
+        self._opened()
+        return self._prompts.count(prompt)
+
+    def draw(self, drawing: Drawing, on_step: OnStep) -> list[Image.Image]:
+        """Draw one RGB image for each seed, one at a time: only batches of one repeat to the bit.
+
+        ``on_step(done, total)`` comes after every step, total = images x steps. What it raises from the farm's error
+        tree (Canceled, LeaseLost) ends the drawing at once and passes through as it is.
+
+        Raises:
+            PromptTooLong: the model would drop the end of the prompt.
+            OutOfMemory: the device has no room; the pipeline stays usable.
+            DeviceLost: the device failed; end the process.
+            RenderFailed: anything else; the message never holds the prompt.
+        """
+        failure: RenderError
+        with self._lock:
+            pipe = self._opened()
+            try:
+                return self._draw_all(pipe, drawing, on_step)
+            except BaseException as error:
+                forget(error)
+                self._clean_up(pipe)
+                if isinstance(error, FluxfarmError) or not isinstance(error, Exception):
+                    raise
+                failure = translate(error, drawing.prompt)
+            if isinstance(failure, DeviceLost):
+                self._lost = failure.message
+        # Outside of the except block: inside, the library's error and its message would hang on to this one.
+        raise failure
+
+    def close(self) -> None:
+        """Free the device's memory, after the drawing in progress; another call does nothing."""
+        with self._lock:
+            self._pipe = None
+            self._prompts = PromptEncoder(None, self.class_name)
+            gc.collect()
+            self._empty_cache()
+
+    def _opened(self) -> Any:
+        pipe = self._pipe
+        if self._lost is not None:
+            raise DeviceLost(self._lost)
+        if pipe is None:
+            raise RenderFailed("The model was unloaded before the drawing began.")
+        return pipe
+
+    def _draw_all(self, pipe: Any, drawing: Drawing, on_step: OnStep) -> list[Image.Image]:
+        call = self._call(drawing)
+        done = 0
+        total = len(drawing.seeds) * drawing.steps
+
+        def report(*_: object) -> dict[str, object]:
+            nonlocal done
+            done += 1
+            on_step(done, total)
+            return {}  # the pipelines crash on None
+
+        return [
+            pipe(**call, generator=_generator(seed), callback_on_step_end=report).images[0] for seed in drawing.seeds
+        ]
+
+    def _call(self, drawing: Drawing) -> dict[str, Any]:
+        """The arguments that all images of a drawing share; names only, as the first positional one is ``image``."""
+        call: dict[str, Any] = {
+            "prompt_embeds": self._prompts.encode(drawing.prompt, drawing.max_sequence_length),
+            "image": list(drawing.references) or None,
+            "width": drawing.width,
+            "height": drawing.height,
+            "num_inference_steps": drawing.steps,
+            "guidance_scale": drawing.guidance,
+            "callback_on_step_end_tensor_inputs": [],
+        }
+        if self.guidance_kind == "cfg" and drawing.guidance > 1:
+            call["negative_prompt_embeds"] = self._prompts.encode("", drawing.max_sequence_length)
+        return call
+
+    def _clean_up(self, pipe: Any) -> None:
+        """Reset what a stopped call skipped: the state of a step cache would leak into the next job's picture."""
+        try:
+            pipe.maybe_free_model_hooks()
+            self._empty_cache()
+        except Exception as error:  # noqa: BLE001  # only a dead device makes this fail
+            forget(error)
+            self._lost = f"The device failed and this worker must start again ({type(error).__name__})."
+
+    def _empty_cache(self) -> None:
+        import torch
+
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        elif self.device == "mps":
+            torch.mps.empty_cache()
+
+
+def _generator(seed: int) -> torch.Generator:
+    """A fresh one for each image, as a used one goes on in its stream; of the CPU, so that any device draws alike."""
+    import torch
+
+    return torch.Generator("cpu").manual_seed(seed)

@@ -1,0 +1,225 @@
+"""The way of one job through a worker: claim, draw, encode, put, finish."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import UUID
+
+import structlog
+from PIL import Image as Pillow
+
+from fluxfarm.airecord import Problem
+from fluxfarm.errors import (
+    Canceled,
+    DatabaseUnavailable,
+    DeviceLost,
+    FluxfarmError,
+    LeaseLost,
+    NotFound,
+    ReferenceGone,
+    RenderFailed,
+)
+from fluxfarm.jobs import JobState
+from storage.objects import attempt_prefix, object_key
+from storage.queue import local_queue
+from storage.repository import attempts
+from storage.repository.attempts import Outcome
+from workers.encoding import encode
+from workers.leases import Held
+from workers.providers.local import Drawn
+
+if TYPE_CHECKING:
+    from workers.worker import RenderWorker
+
+NOTHING: Final = "nothing to do"  #: a doubled or late ticket
+DATABASE_PATIENCE: Final = 0.5  #: seconds between two tries to finish while the database is away
+
+Answer = TypeVar("Answer")
+log = structlog.get_logger()
+
+
+def render_job(worker: RenderWorker, uuid: UUID) -> str:
+    """Render the job that a ticket names, if it still waits; gives a word for Flower.
+
+    The device's lock is taken before the job is claimed, so that no lease is held while waiting; it is free again
+    before the pictures are encoded, so that the next job draws meanwhile.
+    """
+    held: Held | None = None
+    try:
+        with worker.provider.turn():
+            held = _claim(worker, uuid)
+            if held is None:
+                return NOTHING
+            drawn = _draw(worker, held)
+        word = _deliver(worker, held, drawn)
+    except (Canceled, LeaseLost) as error:
+        assert held is not None
+        word = _abandon(worker, held, error)
+    except FluxfarmError as error:
+        if held is None:
+            raise
+        word = _give_up(worker, held, error)
+    finally:
+        if held is not None:
+            worker.leases.let_go(held)
+    _next(worker, held)
+    return word
+
+
+def _claim(worker: RenderWorker, uuid: UUID) -> Held | None:
+    before = time.monotonic()
+    with worker.database.transaction() as session:
+        claim = attempts.claim(
+            session,
+            uuid,
+            worker_id=worker.id,
+            worker=worker.name,
+            provider=worker.provider.name,
+            lease=worker.settings.lease,
+        )
+    return None if claim is None else worker.leases.hold(claim, before)
+
+
+def _draw(worker: RenderWorker, held: Held) -> Drawn:
+    request = held.claim.request
+    with _faults_as_errors():
+        references = tuple(_reference(worker, key) for key in request.references)
+        return worker.provider.draw(request, references, held.on_step)
+
+
+@contextmanager
+def _faults_as_errors() -> Iterator[None]:
+    try:
+        yield
+    except FluxfarmError:
+        raise
+    except Exception as error:
+        log.exception("render_fault")
+        raise RenderFailed(f"The render failed with {type(error).__name__}.") from error
+
+
+def _reference(worker: RenderWorker, key: str) -> Pillow.Image:
+    try:
+        body = worker.store.get(key)
+    except NotFound as error:
+        raise ReferenceGone("A reference image was deleted before the render could read it.") from error
+    with Pillow.open(io.BytesIO(body), formats=["PNG"]) as picture:
+        return picture.convert("RGB")
+
+
+def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
+    """Encode, put and finish; the lease is kept all the while."""
+    timings = {"queue": round(held.claim.queued_seconds, 3), **drawn.timings, "encode": 0.0, "upload": 0.0}
+    images: list[dict[str, Any]] = []
+    for n, picture in enumerate(drawn.images):
+        held.check()
+        with _faults_as_errors():
+            images.append(_put(worker, held, n, picture, timings))
+    rounded = {name: round(seconds, 4) for name, seconds in timings.items()}
+    outcome = Outcome(images=images, timings=rounded, model_revision=drawn.revision)
+    if not _settle(held, lambda: _finish(worker, held, outcome)):
+        raise LeaseLost("The job was finished or stopped elsewhere.")
+    log.info("job_finished", job=str(held.claim.uuid), attempt=held.claim.attempt, **rounded)
+    return JobState.SUCCESS.value
+
+
+def _put(worker: RenderWorker, held: Held, n: int, picture: Pillow.Image, timings: dict[str, float]) -> dict[str, Any]:
+    claim, request = held.claim, held.claim.request
+    started = time.perf_counter()
+    encoded = encode(
+        picture,
+        output_format=request.output_format,
+        quality=request.output_quality,
+        width=request.width,
+        height=request.height,
+    )
+    encoded_at = time.perf_counter()
+    key = object_key(claim.tenant_id, claim.uuid, claim.attempt, n, encoded.extension)
+    worker.store.put(key, encoded.body, encoded.content_type)
+    timings["encode"] += encoded_at - started
+    timings["upload"] += time.perf_counter() - encoded_at
+    return {
+        "job_uuid": claim.uuid,
+        "n": n,
+        "attempt": claim.attempt,
+        "object_key": key,
+        "seed": request.seeds[n],
+        "width": encoded.width,
+        "height": encoded.height,
+        "content_type": encoded.content_type,
+        "size_bytes": len(encoded.body),
+        "sha256": encoded.sha256,
+    }
+
+
+def _settle(held: Held, write: Callable[[], Answer]) -> Answer:
+    """Write the end of an attempt; while the database is away, try for as long as the lease may still hold."""
+    while True:
+        try:
+            return write()
+        except DatabaseUnavailable:
+            if not held.is_fresh:
+                raise LeaseLost("The database was away for longer than the lease.") from None
+            time.sleep(DATABASE_PATIENCE)
+
+
+def _finish(worker: RenderWorker, held: Held, outcome: Outcome) -> bool:
+    with worker.database.transaction() as session:
+        return attempts.finish(session, held.claim, outcome)
+
+
+def _give_up(worker: RenderWorker, held: Held, error: FluxfarmError) -> str:
+    """The attempt failed: the job waits for another try, or is FAILED."""
+    problem = Problem(code=error.code, message=error.message, retryable=error.retryable)
+    log.warning("attempt_failed", job=str(held.claim.uuid), attempt=held.claim.attempt, code=error.code)
+
+    def write() -> JobState | None:
+        with worker.database.transaction() as session:
+            return attempts.fail(session, held.claim, problem, max_attempts=worker.settings.max_attempts)
+
+    try:
+        state = _settle(held, write)
+    except LeaseLost as lost:
+        return _abandon(worker, held, lost)
+    _sweep(worker, held)
+    if isinstance(error, DeviceLost):
+        worker.provider.give_up_device()
+    return error.code if state is not None else LeaseLost.code
+
+
+def _abandon(worker: RenderWorker, held: Held, error: Canceled | LeaseLost) -> str:
+    """The job is no longer ours: change nothing of it and take back what was stored."""
+    log.info("attempt_abandoned", job=str(held.claim.uuid), attempt=held.claim.attempt, code=error.code)
+    problem = Problem(code=error.code, message=error.message, retryable=error.retryable)
+    try:
+        with worker.database.transaction() as session:
+            attempts.close_lost(session, held.claim, problem)
+    except DatabaseUnavailable:
+        log.warning("abandon_not_noted", job=str(held.claim.uuid))
+    _sweep(worker, held)
+    return error.code
+
+
+def _sweep(worker: RenderWorker, held: Held) -> None:
+    """Delete what a losing attempt stored; what cannot be deleted now is left to the scheduler."""
+    claim = held.claim
+    try:
+        worker.store.delete_prefix(attempt_prefix(claim.tenant_id, claim.uuid, claim.attempt))
+        with worker.database.transaction() as session:
+            attempts.mark_swept(session, claim.uuid, claim.attempt)
+    except FluxfarmError as error:
+        log.warning("sweep_postponed", job=str(claim.uuid), code=error.code)
+
+
+def _next(worker: RenderWorker, held: Held | None) -> None:
+    """A place in the window is free: send the next ticket now, not in a second."""
+    if held is None:
+        return
+    try:
+        worker.dispatcher.dispatch(local_queue(held.claim.request.model))
+    except FluxfarmError as error:
+        log.warning("dispatch_postponed", code=error.code)

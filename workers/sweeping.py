@@ -1,0 +1,73 @@
+"""Finds what the dead left behind: expired leases, lost tickets, objects of attempts that lost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from fluxfarm.airecord import Problem
+from fluxfarm.errors import FluxfarmError, Poison, WorkerLost
+from fluxfarm.settings import Settings
+from storage.database import Database
+from storage.dispatcher import Dispatcher
+from storage.objects import ObjectStore, attempt_prefix
+from storage.repository import attempts, workers
+
+LOST: Final = Problem(
+    code=WorkerLost.code, message="The worker stopped renewing its lease; the job starts again.", retryable=True
+)
+POISON: Final = Problem(
+    code=Poison.code,
+    message="The job's worker died each time it was started; it is not started again.",
+    retryable=False,
+)
+OVERDUE: Final = Problem(code="deadline", message="The job could not start before its deadline.", retryable=True)
+
+log = structlog.get_logger()
+
+
+class Sweeper:
+    """Rounds that the scheduler makes; each is safe beside other schedulers."""
+
+    def __init__(self, settings: Settings, database: Database, dispatcher: Dispatcher, store: ObjectStore) -> None:
+        """All parts are shared with the scheduler."""
+        self._settings = settings
+        self._database = database
+        self._dispatcher = dispatcher
+        self._store = store
+
+    def expire_leases(self) -> int:
+        """Take the jobs of dead workers back, by the database's clock."""
+        with self._database.transaction() as session:
+            taken = attempts.expire(session, max_attempts=self._settings.max_attempts, poison=POISON, lost=LOST)
+        if taken:
+            log.warning("leases_expired", jobs=[str(uuid) for uuid in taken])
+        return len(taken)
+
+    def resend_tickets(self) -> int:
+        """Send tickets again that the broker lost."""
+        return self._dispatcher.resend_lost()
+
+    def sweep_objects(self) -> int:
+        """Delete objects under the prefixes of attempts that lost; a zombie may write until its lease is long over."""
+        with self._database.transaction() as session:
+            losing = attempts.unswept(session, older_than=4 * self._settings.lease)
+        for tenant_id, uuid, number in losing:
+            self._store.delete_prefix(attempt_prefix(tenant_id, uuid, number))
+            with self._database.transaction() as session:
+                attempts.mark_swept(session, uuid, number)
+        return len(losing)
+
+    def forget_workers(self) -> int:
+        """Drop workers that have been silent for an hour."""
+        with self._database.transaction() as session:
+            return workers.forget_dead(session)
+
+    def sweep(self) -> None:
+        """Every round once; one that fails does not keep the others from their work."""
+        for round_ in (self.expire_leases, self.resend_tickets, self.sweep_objects, self.forget_workers):
+            try:
+                round_()
+            except FluxfarmError as error:
+                log.warning("sweep_failed", round=round_.__name__, code=error.code)

@@ -1,0 +1,101 @@
+"""One worker process and its parts; made when Celery starts it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from typing import Final
+from uuid import UUID, uuid4
+
+import structlog
+
+from fluxfarm.errors import FluxfarmError
+from fluxfarm.settings import Settings
+from storage.database import Database
+from storage.dispatcher import Dispatcher
+from storage.objects import ObjectStore, make_store
+from storage.queue import Queue
+from storage.records import Worker
+from storage.repository import workers
+from workers.leases import LeaseKeeper
+from workers.providers.local import LocalProvider
+from workers.render import render_job
+
+SPARE_CONNECTIONS: Final = 3  #: for the lease keeper and the start
+
+log = structlog.get_logger()
+
+
+class RenderWorker:
+    """Holds the model, the leases and the connections of a process, and renders the jobs that tickets name."""
+
+    def __init__(self, settings: Settings, queues: tuple[str, ...], *, slots: int) -> None:
+        """``queues`` are those that the process takes tickets from."""
+        self.id: UUID = uuid4()
+        self.name = f"{platform.node()}:{os.getpid()}"
+        self.settings = settings
+        self.queues = queues
+        self.slots = slots
+        self.database = Database.from_settings(settings, pool_size=slots + SPARE_CONNECTIONS)
+        self.store: ObjectStore = make_store(settings)
+        self.queue = Queue(settings)
+        self.dispatcher = Dispatcher(self.database, self.queue, window=settings.window)
+        self.provider = LocalProvider(settings, queues)
+        self.leases = LeaseKeeper(
+            self.database, lease=settings.lease, renewal=settings.lease_renewal, beat=self._heartbeat
+        )
+        self._state = "starting"
+
+    def start(self) -> None:
+        """Register and begin to keep leases; the model is loaded by ``warm_up``."""
+        with self.database.transaction() as session:
+            workers.register(
+                session,
+                Worker(
+                    id=self.id,
+                    name=self.name,
+                    pid=os.getpid(),
+                    provider=self.provider.name,
+                    queues=list(self.queues),
+                    models=list(self.provider.models),
+                    device=self.provider.device,
+                    slots=self.slots,
+                    state=self._state,
+                ),
+            )
+        self.leases.start()
+
+    def warm_up(self) -> None:
+        """Load the models beside the consumer, then count as ready; a broken model fails its jobs, not the worker."""
+        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
+
+    def _warm_up(self) -> None:
+        self.provider.warm_up()
+        self._state = "ready"
+        try:
+            self._heartbeat()
+        except FluxfarmError as error:
+            log.warning("heartbeat_failed", error=error.code)
+        log.info("worker_ready", worker=self.name, models=list(self.provider.models), device=self.provider.device)
+
+    def handle(self, uuid: UUID) -> str:
+        """Render one job; gives a word for Flower, never a prompt."""
+        return render_job(self, uuid)
+
+    def _heartbeat(self) -> None:
+        with self.database.transaction() as session:
+            workers.heartbeat(session, self.id, self._state)
+
+    def stop(self) -> None:
+        """Sign off; what was still running is found by its lease."""
+        self._state = "stopping"
+        self.leases.stop()
+        try:
+            with self.database.transaction() as session:
+                workers.remove(session, self.id)
+        except FluxfarmError as error:
+            log.warning("sign_off_failed", error=error.code)
+        self.provider.close()
+        self.queue.close()
+        self.database.close()
