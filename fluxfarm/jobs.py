@@ -56,3 +56,15 @@ class Lane(StrEnum):
     def rank(self) -> int:
         """0 is served first."""
         return list(Lane).index(self)
+
+
+def diagram() -> str:
+    """``TRANSITIONS`` as a Mermaid state diagram, for the lifecycle page; a test keeps the page true."""
+    lines = ["stateDiagram-v2", "    [*] --> QUEUED: 202"]
+    lines += [
+        f"    {state} --> {target}"
+        for state, targets in TRANSITIONS.items()
+        for target in sorted(targets, key=list(JobState).index)
+    ]
+    lines += [f"    {state} --> [*]" for state in JobState if state.is_final]
+    return "\n".join(lines)

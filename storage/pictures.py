@@ -1,8 +1,8 @@
 """What a picture from outside must pass before the farm keeps it: it is drawn anew, and the original is thrown away.
 
 Decoders are where a hostile file bites, so Pillow runs in a child process with a time and a memory limit
-(``picture_child.py``), one per picture: nothing that a file breaks outlives it, and no two tenants share a process. What
-is kept is a plain sRGB PNG of at most 4 megapixels (the pipelines scale a reference to 1) without metadata, turned
+(``picture_child.py``), one per picture: nothing that a file breaks outlives it, and no two tenants share a process.
+What is kept is a plain sRGB PNG of at most 4 megapixels (the pipelines scale a reference to 1) without metadata, turned
 upright, transparency laid on white.
 
 Cost of ``sanitise`` on a quiet 2-core machine: 50 ms for a picture of 64 x 64 pixels (so much is the process itself),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from storage.records import ApiKey, Base, Tenant
 from storage.repository import tenants
 
 ROOT = Path(__file__).parent.parent
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one pytest process a core: more threads of torch would only wait
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ class RenderWorker:
 
     def _heartbeat(self) -> None:
         with self.database.transaction() as session:
-            workers.heartbeat(session, self.id, self._state)
+            workers.heartbeat(session, self.id, state=self._state, device=self.provider.device)
 
     def stop(self) -> None:
         """Sign off; what was still running is found by its lease."""

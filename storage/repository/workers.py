@@ -22,9 +22,11 @@ def register(session: Session, worker: Worker) -> None:
     session.merge(worker)
 
 
-def heartbeat(session: Session, worker_id: UUID, state: str) -> None:
-    """It lives and is in this state."""
-    session.execute(update(Worker).where(Worker.id == worker_id).values(state=state, heartbeat_at=func.now()))
+def heartbeat(session: Session, worker_id: UUID, *, state: str, device: str) -> None:
+    """It lives, is in this state, and renders on this device."""
+    session.execute(
+        update(Worker).where(Worker.id == worker_id).values(state=state, device=device, heartbeat_at=func.now())
+    )
 
 
 def remove(session: Session, worker_id: UUID) -> None:

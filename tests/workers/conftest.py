@@ -1,0 +1,55 @@
+"""The small models, built once a session, and one pipeline of each shape that no test may leave changed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fluxfarm.catalog import KLEIN_SMALL, SMALL
+from workers.pipeline import Pipeline
+from workers.pipeline_small import ensure_small
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for model in (SMALL, KLEIN_SMALL):
+        ensure_small(model.slug, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dev_folder(models_dir: Path) -> Path:
+    return models_dir / "flux-2-small"
+
+
+@pytest.fixture(scope="session")
+def klein_folder(models_dir: Path) -> Path:
+    return models_dir / "flux-2-klein-small"
+
+
+@pytest.fixture(scope="session")
+def dev(dev_folder: Path) -> Iterator[Pipeline]:
+    pipeline = Pipeline.load(dev_folder, device="cpu")
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture(scope="session")
+def klein(klein_folder: Path) -> Iterator[Pipeline]:
+    pipeline = Pipeline.load(klein_folder, device="cpu")
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a model folder, to be broken."""
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / folder.name))
+
+    return copy
