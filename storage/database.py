@@ -42,6 +42,7 @@ class Database:
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
             pool_pre_ping=True,
+            hide_parameters=True,  # a prompt must not get into a log by way of an exception
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT,
                 "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select, text, update
@@ -63,6 +63,8 @@ def authenticate(session: Session, secret: str | None) -> ApiKey:
     ).one_or_none()
     if found is None:
         raise Unauthorized(UNKNOWN_KEY)
+    if found.last_used_at is None or found.last_used_at < datetime.now(UTC) - timedelta(minutes=1):
+        note_use(session, found)
     return found
 
 

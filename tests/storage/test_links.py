@@ -96,6 +96,9 @@ def test_key_ids_can_be_named() -> None:
     assert sign(by=named)["kid"] == "2026"
     with pytest.raises(InternalError):
         LinkSigner({"2026": NEW}, "2025")
+    twins = LinkSigner({"2026": NEW, "2025": NEW}, "2026", clock=lambda: NOW)
+    with pytest.raises(Forbidden):  # the id is signed too
+        twins.verify("a/1", {**sign(by=twins), "kid": "2025"})
 
 
 @pytest.mark.parametrize("ring", [[], ["short"], [NEW, ""], [NEW, "x" * 15]])

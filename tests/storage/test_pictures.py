@@ -8,7 +8,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from storage.pictures import MAX_BYTES, MEGAPIXEL, parse_data_uri, sanitise
 ROOT = Path(__file__).parents[2]
 CHILD = ROOT / "storage" / "picture_child.py"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-RED, BLUE = (255, 0, 0), (0, 0, 255)
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
 def saved(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -33,9 +32,10 @@ def saved(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def scene(mode: str = "RGB", size: tuple[int, int] = (96, 64)) -> Image.Image:
-    """Red on the left, blue on the right."""
+    """Red on the left, blue on the right, white below."""
     image = Image.new("RGB", size, RED)
     image.paste(BLUE, (size[0] // 2, 0, *size))
+    image.paste(WHITE, (0, size[1] * 3 // 4, *size))
     return image.convert(mode)
 
 
@@ -136,14 +136,14 @@ def test_a_palette_with_a_transparent_colour_lies_on_white() -> None:
     assert near(reopened(saved(image, "PNG", transparency=1)).getpixel((4, 4)), (255, 255, 255), by=1)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_it_is_turned_upright_and_nothing_of_its_metadata_is_left(orientation: int) -> None:
+# what a camera stores is the upright scene, turned by this Image.Transpose; see EXIF 2.3, tag 274
+@pytest.mark.parametrize(("orientation", "turn"), [(1, None), (2, 0), (3, 3), (4, 1), (5, 5), (6, 2), (7, 6), (8, 4)])
+def test_it_is_turned_upright_and_nothing_of_its_metadata_is_left(orientation: int, turn: int | None) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     exif[ExifTags.Base.Make] = "Kamera"
     exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
-    # what a camera stores is the upright scene, turned the other way; see EXIF 2.3, tag 274
-    stored = scene().transpose(Image.Transpose(_camera[orientation])) if orientation in _camera else scene()
+    stored = scene() if turn is None else scene().transpose(Image.Transpose(turn))
     body = saved(stored, "JPEG", quality=95, exif=exif, comment=b"secret", xmp=b"<x>secret</x>")
     assert b"Kamera" in body
     picture = sanitise(body)
@@ -152,17 +152,7 @@ def test_it_is_turned_upright_and_nothing_of_its_metadata_is_left(orientation: i
     assert image.size == (96, 64)
     assert near(image.getpixel((8, 32)), RED)
     assert near(image.getpixel((88, 32)), BLUE)
-
-
-_camera = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
+    assert near(image.getpixel((40, 60)), WHITE)
 
 
 def test_metadata_of_png_and_webp_is_dropped() -> None:
@@ -171,6 +161,7 @@ def test_metadata_of_png_and_webp_is_dropped() -> None:
     for body in (
         saved(scene(), "WEBP", exif=exif, xmp=b"secret"),
         saved(scene(), "PNG", exif=exif),
+        saved(scene(), "PNG", icc_profile=b"no profile"),
         with_chunk(b"tEXt", b"prompt\x00secret"),
     ):
         assert chunks(sanitise(body).png) == [b"IHDR", b"IDAT", b"IEND"]
@@ -214,6 +205,10 @@ def test_sizes_at_the_limits(size: tuple[int, int], kept: tuple[int, int] | None
     assert picture.width * picture.height <= 4 * MEGAPIXEL
     assert picture.width <= 8 * picture.height
     assert kept is None or (picture.width, picture.height) == kept
+
+
+def test_rounding_does_not_make_the_shape_too_long() -> None:
+    assert picture_child.shrunk(Image.new("L", (800, 100)), 30_000).size == (488, 61)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +289,6 @@ def test_too_many_bytes_are_refused_at_once() -> None:
 
 
 def test_the_memory_of_the_caller_stays_where_it_is(tmp_path: Path) -> None:
-    """The child takes some 200 MB for this one."""
     large = tmp_path / "large.jpg"
     large.write_bytes(saved(Image.new("RGB", (4096, 4096), RED), "JPEG"))
     script = f"""
@@ -321,6 +315,11 @@ def test_the_child_may_not_take_more_memory_than_it_is_given() -> None:
     assert ran.returncode == 1
 
 
+def test_the_child_reads_nothing_but_the_three_formats() -> None:
+    ran = run_child("15", str(2**30), str(MEGAPIXEL), str(MEGAPIXEL), body=saved(scene(), "GIF"))
+    assert b"error" in ran.stdout
+
+
 def test_a_child_whose_parent_is_gone_ends_itself() -> None:
     command = [sys.executable, "-I", str(CHILD), "0.2", str(2**30), "1", "1"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
@@ -332,10 +331,8 @@ def test_a_child_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Monkey
     note = tmp_path / "pid"
     hanging.write_text(f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
     monkeypatch.setattr(pictures, "_CHILD", hanging)
-    started = time.monotonic()
     with pytest.raises(InvalidReference, match="limits of time and memory"):
         sanitise(saved(scene(), "PNG"), seconds=1.0)
-    assert time.monotonic() - started < 5
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
     assert sorted(tmp_path.iterdir()) == [hanging, note]
@@ -400,7 +397,3 @@ def test_a_data_uri_is_read_strictly(text: str, why: str) -> None:
 def test_a_data_uri_has_the_same_cap() -> None:
     with pytest.raises(InvalidReference, match="20,971,520 bytes"):
         parse_data_uri("data:image/png;base64," + "A" * (MAX_BYTES // 3 * 4 + 8))
-
-
-def test_the_limits_of_the_child_are_those_of_the_pipelines() -> None:
-    assert (picture_child.MIN_SIDE, picture_child.MAX_ASPECT) == (64, 8)

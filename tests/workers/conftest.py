@@ -15,6 +15,9 @@ from workers.pipeline_small import ensure_small
 
 @pytest.fixture(scope="session")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch  # noqa: PLC0415  # only the tests of the pipeline pay for it
+
+    torch.set_num_threads(1)  # with more, the processes of a parallel run wait for each other
     folder = tmp_path_factory.mktemp("models")
     for model in (SMALL, KLEIN_SMALL):
         ensure_small(model.slug, folder)

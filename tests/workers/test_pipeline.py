@@ -204,12 +204,10 @@ def test_what_is_counted_is_what_the_pipeline_reads(klein: Pipeline, dev: Pipeli
     for pipeline in (klein, dev):
         seen: list[int] = []
 
-        def look(_module: object, _positional: object, named: dict[str, Any], _result: object, into: list[int]) -> None:
+        def look(_module: Any, _positional: Any, named: Any, _result: Any, into: list[int] = seen) -> None:
             into.append(int(named["attention_mask"].sum()))
 
-        handle = pipeline._pipe.text_encoder.register_forward_hook(
-            lambda *arguments, into=seen: look(*arguments, into), with_kwargs=True
-        )
+        handle = pipeline._pipe.text_encoder.register_forward_hook(look, with_kwargs=True)
         prompt = "a prompt of its own, for the count [IMG]"
         pixels(pipeline, prompt=prompt, guidance=1.0)
         handle.remove()
@@ -326,7 +324,11 @@ def test_what_would_crash_or_draw_something_else_is_refused(
 def test_every_step_of_every_image_is_reported(klein: Pipeline, dev: Pipeline) -> None:
     for pipeline in (klein, dev):
         steps: list[tuple[int, int]] = []
-        pipeline.draw(drawing(steps=3, seeds=(1, 2)), lambda done, total, into=steps: into.append((done, total)))
+
+        def report(done: int, total: int, into: list[tuple[int, int]] = steps) -> None:
+            into.append((done, total))
+
+        pipeline.draw(drawing(steps=3, seeds=(1, 2)), report)
         assert steps == [(done, 6) for done in range(1, 7)]
 
 

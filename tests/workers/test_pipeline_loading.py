@@ -178,8 +178,8 @@ def index_with(**changes: Any) -> Callable[[Path], None]:
     return change
 
 
-def write_index(text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / "model_index.json").write_text(text) and None
+def write_index(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "model_index.json").write_text(text)
 
 
 @pytest.mark.parametrize(
