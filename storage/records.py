@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     Enum,
     ForeignKey,
     Identity,
@@ -99,15 +100,17 @@ class Job(Base):
         CheckConstraint("status IN ('QUEUED','RUNNING','SUCCESS','FAILED','CANCELED')", name="status"),
         CheckConstraint("status <> 'RUNNING' OR lease_expires_at IS NOT NULL", name="running_has_lease"),
         Index("ix_jobs_tenant_seq", "tenant_id", "seq"),
-        Index("ix_jobs_campaign", "tenant_id", "campaign", "seq", postgresql_where=text("campaign IS NOT NULL")),
+        Index("ix_jobs_campaign", "tenant_id", "campaign", "seq", postgresql_where=text("campaign <> ''")),
         Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         Index(
             "ix_jobs_ready",
             "queue",
             "lane",
+            "tenant_id",
+            "campaign",
             text("priority DESC"),
             "seq",
-            postgresql_where=text("status = 'QUEUED' AND dispatched_at IS NULL AND run_after IS NULL"),
+            postgresql_where=text("status = 'QUEUED' AND run_after IS NULL"),
         ),
         Index(
             "ix_jobs_dispatched",
@@ -132,7 +135,8 @@ class Job(Base):
     provider: Mapped[str]  #: what the caller asked for: auto, local or a name
     request: Mapped[dict[str, Any]]  #: a RenderRequest
     prompt_object: Mapped[dict[str, Any]]  #: what the caller sent
-    campaign: Mapped[str | None]
+    campaign: Mapped[str] = mapped_column(server_default=text("''"))  #: empty: outside campaigns
+    gpu_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))  #: expected when it was accepted
     tags: Mapped[list[str]]
     attempt: Mapped[int] = mapped_column(server_default=text("0"))  #: number of starts; fences every later write
     worker_id: Mapped[UUID | None]
@@ -250,3 +254,34 @@ class Worker(Base):
     state: Mapped[str]  #: starting, ready, stopping
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class QueueClock(Base):
+    """The virtual clock of a queue; whoever takes the next job holds its row for that long."""
+
+    __tablename__ = "queue_clocks"
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    time: Mapped[float] = mapped_column(Double, server_default=text("0"))
+
+
+class TenantShare(Base):
+    """GPU-seconds by weight that a tenant was given on a queue."""
+
+    __tablename__ = "tenant_shares"
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
+    time: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    campaign_clock: Mapped[float] = mapped_column(Double, server_default=text("0"))
+
+
+class CampaignShare(Base):
+    """GPU-seconds that a campaign of a tenant was given on a queue; the empty name is jobs outside campaigns."""
+
+    __tablename__ = "campaign_shares"
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
+    campaign: Mapped[str] = mapped_column(primary_key=True)
+    time: Mapped[float] = mapped_column(Double, server_default=text("0"))

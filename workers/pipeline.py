@@ -172,6 +172,8 @@ class Pipeline:
                 failure = translate(error, drawing.prompt)
             if isinstance(failure, DeviceLost):
                 self._lost = failure.message
+            elif self._lost is not None:  # found out while cleaning up: a device reports its errors late
+                failure = DeviceLost(self._lost)
         # Outside of the except block: inside, the library's error and its message would hang on to this one.
         raise failure
 

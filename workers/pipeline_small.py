@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fluxfarm.catalog import KLEIN_SMALL, SMALL
 from fluxfarm.errors import ModelUnavailable
+from workers.pipeline_loading import prepare
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
@@ -139,11 +140,9 @@ def _move(finished: Path, folder: Path, aside: Path) -> None:
 @contextlib.contextmanager
 def _seeded() -> Iterator[None]:
     """The same random weights each time, without a trace in the process's own random state."""
+    prepare()
     import torch
 
-    from workers.pipeline_loading import quiet
-
-    quiet()
     with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         yield

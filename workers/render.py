@@ -25,7 +25,6 @@ from fluxfarm.errors import (
 )
 from fluxfarm.jobs import JobState
 from storage.objects import attempt_prefix, object_key
-from storage.queue import local_queue
 from storage.repository import attempts
 from storage.repository.attempts import Outcome
 from workers.encoding import encode
@@ -42,8 +41,8 @@ Answer = TypeVar("Answer")
 log = structlog.get_logger()
 
 
-def render_job(worker: RenderWorker, uuid: UUID) -> str:
-    """Render the job that a ticket names, if it still waits; gives a word for Flower.
+def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
+    """Render the job whose turn it is on the ticket's queue; gives a word for Flower.
 
     The device's lock is taken before the job is claimed, so that no lease is held while waiting; it is free again
     before the pictures are encoded, so that the next job draws meanwhile.
@@ -51,7 +50,7 @@ def render_job(worker: RenderWorker, uuid: UUID) -> str:
     held: Held | None = None
     try:
         with worker.provider.turn():
-            held = _claim(worker, uuid)
+            held = _claim(worker, queue, ticket)
             if held is None:
                 return NOTHING
             drawn = _draw(worker, held)
@@ -66,16 +65,17 @@ def render_job(worker: RenderWorker, uuid: UUID) -> str:
     finally:
         if held is not None:
             worker.leases.let_go(held)
-    _next(worker, held)
+    _send_next(worker, queue)
     return word
 
 
-def _claim(worker: RenderWorker, uuid: UUID) -> Held | None:
+def _claim(worker: RenderWorker, queue: str, ticket: UUID) -> Held | None:
     before = time.monotonic()
     with worker.database.transaction() as session:
-        claim = attempts.claim(
+        claim = attempts.take_turn(
             session,
-            uuid,
+            queue,
+            ticket,
             worker_id=worker.id,
             worker=worker.name,
             provider=worker.provider.name,
@@ -215,11 +215,9 @@ def _sweep(worker: RenderWorker, held: Held) -> None:
         log.warning("sweep_postponed", job=str(claim.uuid), code=error.code)
 
 
-def _next(worker: RenderWorker, held: Held | None) -> None:
+def _send_next(worker: RenderWorker, queue: str) -> None:
     """A place in the window is free: send the next ticket now, not in a second."""
-    if held is None:
-        return
     try:
-        worker.dispatcher.dispatch(local_queue(held.claim.request.model))
+        worker.dispatcher.dispatch(queue)
     except FluxfarmError as error:
         log.warning("dispatch_postponed", code=error.code)

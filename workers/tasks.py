@@ -11,6 +11,7 @@ from workers.celery import app
 
 @app.task(name=TASK, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
 def render(task: Any, uuid: str) -> str:
-    """Render the job of this uuid; the word that comes back is all that Flower shows."""
-    word: str = task.app.render_worker.handle(UUID(uuid))
+    """Render the next job of the queue that the ticket came through; the word that comes back is all Flower shows."""
+    queue = task.request.delivery_info["routing_key"]
+    word: str = task.app.render_worker.handle(queue, UUID(uuid))
     return word

@@ -20,7 +20,7 @@ from storage.records import Worker
 from storage.repository import workers
 from workers.leases import LeaseKeeper
 from workers.providers.local import LocalProvider
-from workers.render import render_job
+from workers.render import render_next
 
 SPARE_CONNECTIONS: Final = 3  #: for the lease keeper and the start
 
@@ -79,9 +79,9 @@ class RenderWorker:
             log.warning("heartbeat_failed", error=error.code)
         log.info("worker_ready", worker=self.name, models=list(self.provider.models), device=self.provider.device)
 
-    def handle(self, uuid: UUID) -> str:
-        """Render one job; gives a word for Flower, never a prompt."""
-        return render_job(self, uuid)
+    def handle(self, queue: str, ticket: UUID) -> str:
+        """Render the job whose turn it is; gives a word for Flower, never a prompt."""
+        return render_next(self, queue, ticket)
 
     def _heartbeat(self) -> None:
         with self.database.transaction() as session:

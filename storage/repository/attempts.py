@@ -16,7 +16,7 @@ from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState, sources
 from fluxfarm.request import RenderRequest
 from storage.records import Attempt, Image, Job
-from storage.repository import events
+from storage.repository import dispatch, events, fair
 
 BACKOFF_BASE = 2.0  #: seconds; the n-th retry waits up to BASE * 2**n, evenly spread (full jitter)
 BACKOFF_CAP = 60.0  #: seconds
@@ -90,6 +90,22 @@ def claim(session: Session, uuid: UUID, *, worker_id: UUID, worker: str, provide
     return Claim(uuid, row.tenant_id, row.attempt, request, float(row.queued))
 
 
+def take_turn(
+    session: Session, queue: str, ticket: UUID, *, worker_id: UUID, worker: str, provider: str, lease: float
+) -> Claim | None:
+    """Claim the job whose turn it is on the queue; None: nothing waits.
+
+    A ticket is leave to take one job, most often the one that it names: what became more urgent since it was sent
+    goes first, so that nobody waits longer than for the render in progress.
+    """
+    following = fair.take_next(session, queue)
+    if following is None:
+        return None
+    if not following.was_dispatched:
+        dispatch.return_ticket(session, queue, ticket)
+    return claim(session, following.uuid, worker_id=worker_id, worker=worker, provider=provider, lease=lease)
+
+
 def renew(session: Session, held: Sequence[tuple[UUID, int]], lease: float) -> set[tuple[UUID, int]]:
     """Renew the leases of (job, attempt) pairs; what is missing from the answer is lost."""
     if not held:
@@ -155,6 +171,7 @@ def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
         cost=outcome.cost,
         swept=True,
     )
+    fair.correct(session, claimed.uuid, outcome.timings.get("render", 0.0))
     events.add_status(session, claimed.uuid, JobState.SUCCESS)
     return True
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState
 from storage.records import Job
-from storage.repository import events
+from storage.repository import events, fair
 
 SMALLEST_WINDOW: Final = 4  #: tickets per queue while no worker is alive, so that the first one finds work
 
@@ -44,22 +44,23 @@ def in_flight(session: Session, queue: str) -> int:
 
 
 def pick(session: Session, queue: str, room: int) -> list[UUID]:
-    """Mark up to ``room`` jobs as dispatched, by lane, priority and age; two dispatchers never pick the same job."""
-    chosen = (
+    """Mark up to ``room`` jobs as dispatched, in fair order; two dispatchers never pick the same job."""
+    chosen = fair.upcoming(session, queue, room)
+    session.execute(update(Job).where(Job.uuid.in_(chosen)).values(dispatched_at=func.now()))
+    return chosen
+
+
+def return_ticket(session: Session, queue: str, ticket: UUID) -> None:
+    """A ticket was spent on a more urgent job that had none: its own job, or another, waits for a new ticket."""
+    left = (
         select(Job.uuid)
-        .where(*_waits(), Job.queue == queue)
-        .order_by(Job.lane, Job.priority.desc(), Job.seq)
-        .limit(room)
+        .where(Job.queue == queue, Job.status == JobState.QUEUED, Job.dispatched_at.is_not(None))
+        .order_by((Job.uuid == ticket).desc(), Job.dispatched_at.desc())
+        .limit(1)
         .with_for_update(skip_locked=True)
-        .cte("chosen")
+        .scalar_subquery()
     )
-    rows = session.execute(
-        update(Job)
-        .where(Job.uuid == chosen.c.uuid)
-        .values(dispatched_at=func.now())
-        .returning(Job.uuid, Job.lane, Job.priority, Job.seq)
-    ).all()
-    return [row.uuid for row in sorted(rows, key=lambda row: (row.lane, -row.priority, row.seq))]
+    session.execute(update(Job).where(Job.uuid == left).values(dispatched_at=None))
 
 
 def ripen(session: Session) -> int:

@@ -11,6 +11,7 @@ from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from fluxfarm.airecord import Problem
+from fluxfarm.costs import gpu_seconds
 from fluxfarm.errors import Conflict, NotFound
 from fluxfarm.jobs import JobState, Lane, sources
 from fluxfarm.request import RenderRequest
@@ -68,7 +69,8 @@ def create(session: Session, new: NewJob) -> Job:
         provider=new.provider,
         request=request.model_dump(mode="json"),
         prompt_object=new.prompt_object,
-        campaign=new.campaign,
+        campaign=new.campaign or "",
+        gpu_seconds=gpu_seconds(request),
         tags=list(new.tags),
         deadline=new.deadline,
         steps=request.steps * request.n,

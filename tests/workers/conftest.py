@@ -49,6 +49,14 @@ def klein(klein_folder: Path) -> Iterator[Pipeline]:
 
 
 @pytest.fixture
+def own(klein_folder: Path) -> Iterator[Pipeline]:
+    """A pipeline that the test may spoil."""
+    pipeline = Pipeline.load(klein_folder, device="cpu")
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
 def copied(tmp_path: Path) -> Callable[[Path], Path]:
     """Copies a model folder, to be broken."""
 
