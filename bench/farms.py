@@ -25,7 +25,7 @@ def running_farm(**environment: str) -> Iterator[RunningFarm]:
         data_dir = Path(folder) / "data"
         ours = {"FLUXFARM_DATA_DIR": str(data_dir), "FLUXFARM_PORT": "0", "FLUXFARM_FLOWER_PORT": "0"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "fluxfarm.cli", "up"],
+            [sys.executable, "-m", "fluxfarm", "up"],
             env={**os.environ, "FLUXFARM_LOG_LEVEL": "WARNING", **ours, **environment},
             stdout=subprocess.DEVNULL,
         )
