@@ -1,0 +1,84 @@
+"""The parts of one API process; made when it starts, closed when it ends, handed to routes through the application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Final, Self
+
+from anyio import CapacityLimiter
+from fastapi import Depends, Request
+
+from api.waiting import Changes
+from fluxfarm import outbound
+from fluxfarm.settings import Settings
+from storage.database import Database
+from storage.dispatcher import Dispatcher
+from storage.objects import HASTY, ObjectStore, make_store
+from storage.queue import Queue
+
+PICTURE_THREADS: Final = 8  #: requests that fetch or redraw pictures at once; the other threads stay free for the rest
+FETCH_SECONDS: Final = 10.0  #: for one reference URL, from the DNS query to the last byte
+
+Fetch = Callable[[str], bytes]
+
+
+@dataclass(slots=True, kw_only=True)
+class Farm:
+    """Everything that a route needs; no part of it connects before it is used."""
+
+    settings: Settings
+    database: Database
+    queue: Queue
+    dispatcher: Dispatcher
+    store: ObjectStore
+    changes: Changes
+    fetch: Fetch  #: the picture behind a stranger's URL
+    pictures: CapacityLimiter  #: threads for what may take seconds: fetching and redrawing pictures
+
+    @classmethod
+    def open(cls, settings: Settings, fetch: Fetch | None = None) -> Self:
+        """The parts that the settings name."""
+        database = Database.from_settings(settings)
+        queue = Queue(settings)
+        return cls(
+            settings=settings,
+            database=database,
+            queue=queue,
+            dispatcher=Dispatcher(database, queue, window=settings.window),
+            store=make_store(settings, HASTY),
+            changes=Changes(settings.database_url),
+            fetch=fetch or partial(fetch_picture, settings),
+            pictures=CapacityLimiter(PICTURE_THREADS),
+        )
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self.database.close()
+        self.queue.close()
+        self.store.close()
+
+
+def fetch_picture(settings: Settings, url: str) -> bytes:
+    """What a reference URL points to.
+
+    Raises:
+        ForbiddenUrl: the farm does not open it.
+        UnreachableUrl: it did not answer with at most ``settings.upload_limit`` bytes in time.
+    """
+    return outbound.fetch(
+        url,
+        limit_bytes=settings.upload_limit,
+        deadline_seconds=FETCH_SECONDS,
+        allow_http=settings.allow_http_references,
+    ).body
+
+
+async def the_farm(request: Request) -> Farm:
+    """The parts, as a dependency."""
+    farm: Farm = request.app.state.farm
+    return farm
+
+
+FarmPart = Annotated[Farm, Depends(the_farm)]

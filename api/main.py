@@ -1,0 +1,73 @@
+"""The API process: ``uvicorn --factory api.main:create_app``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+from anyio import to_thread
+from fastapi import FastAPI
+
+from api import errors
+from api.farm import Farm, Fetch
+from api.openapi import Methods, describer
+from api.replies import Replies
+from api.routes import assets, health, jobs, keys, models, objects, progress, references, workers
+from fluxfarm import __version__
+from fluxfarm.logs import configure_logging
+from fluxfarm.settings import Settings
+
+ROUTERS = (jobs, progress, references, assets, objects, models, workers, keys, health)
+
+
+def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None) -> FastAPI:
+    """The application; settings come from the environment unless given, and nothing connects before it starts.
+
+    ``fetch`` replaces the way to strangers' URLs, for tests on loopback.
+    """
+    if settings is None:
+        settings = Settings()
+        configure_logging(settings)
+    app = FastAPI(
+        title="Fluxfarm",
+        version=__version__,
+        lifespan=_lifespan(settings, fetch),
+        docs_url=None,  # its page loads scripts from a foreign server, next to which nobody should type a key
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for module in ROUTERS:
+        app.include_router(module.router)
+    app.state.methods = Methods(app)
+    app.openapi = describer(app)  # type: ignore[method-assign]
+    errors.install(app)
+    app.add_middleware(Replies)
+    return app
+
+
+def _lifespan(settings: Settings, fetch: Fetch | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
+        logging.getLogger("uvicorn.access").addFilter(_without_query)
+        farm = app.state.farm = Farm.open(settings, fetch)
+        listener = asyncio.create_task(farm.changes.listen(), name="listen")
+        try:
+            yield
+        finally:
+            listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await listener
+            farm.close()
+
+    return lifespan
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Signatures of links stay out of the access log: uvicorn gives the path with its query as the third argument."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:  # noqa: PLR2004
+        client, method, path, *rest = record.args
+        record.args = (client, method, str(path).partition("?")[0], *rest)
+    return True

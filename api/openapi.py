@@ -1,0 +1,76 @@
+"""The description of the API: what FastAPI cannot see, because bodies are read strictly, is put in here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from api.dialects.native import NewJob
+from api.errors import ProblemDetails
+from api.routes.keys import NewKey
+
+_BODIES: Final[tuple[type[BaseModel], ...]] = (NewJob, NewKey, ProblemDetails)
+_NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
+_PARAMETER: Final = re.compile(r"\\\{(\w+)\\\}")
+_DESCRIPTION: Final = (
+    "Accepts jobs, renders them with FLUX.2 and gives the pictures back through temporary links. `POST /v1/jobs` "
+    "answers 202 once the job is stored; read it, wait for it with `?wait=`, or follow its events. Every error is "
+    "`application/problem+json` with a stable `code`."
+)
+
+
+def describer(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """What ``app.openapi`` is set to; the description is made once."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _describe(app)
+        return app.openapi_schema
+
+    return describe
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    found = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)  # invalid parameters are a 400 here
+    schemas: dict[str, Any] = found.setdefault("components", {}).setdefault("schemas", {})
+    for name in _NOT_OURS:
+        schemas.pop(name, None)
+    _, ours = models_json_schema(
+        [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
+    )
+    schemas.update(ours["$defs"])
+    return found
+
+
+class Methods:
+    """Which methods a path takes, for the ``Allow`` header: a router alone names those of its first match."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._table: list[tuple[re.Pattern[str], set[str]]] = []
+
+    def of(self, path: str) -> set[str]:
+        """The methods, in capitals; HEAD goes with GET."""
+        if not self._table:
+            self._table = [
+                (_pattern(template), _names(calls)) for template, calls in self._app.openapi()["paths"].items()
+            ]
+        return next((names for pattern, names in self._table if pattern.fullmatch(path)), {"GET", "HEAD"})
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(_PARAMETER.sub(lambda m: ".+" if m[1] in {"key", "id"} else "[^/]+", re.escape(template)))
+
+
+def _names(calls: dict[str, Any]) -> set[str]:
+    names = {name.upper() for name in calls}
+    return names | {"HEAD"} if "GET" in names else names

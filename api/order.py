@@ -1,0 +1,96 @@
+"""What every dialect turns a call into: a canonical request whose pictures are not there yet, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from fluxfarm.catalog import ModelProfile
+from fluxfarm.jobs import JobType, Lane
+from fluxfarm.request import RenderRequest, choose_size
+from fluxfarm.sizes import Size
+
+MATCH_INPUT = "match_input_image"  #: the aspect ratio that means the first reference's
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A picture that came through ``POST /v1/references``."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A picture at a stranger's URL."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A picture that came in the body."""
+
+    body: bytes
+
+
+Source = Uploaded | Linked | Inline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeWish:
+    """How the size was asked for; ``area`` is in megapixels."""
+
+    size: str | None = None
+    aspect_ratio: str | None = None
+    area: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+    def choose(self, profile: ModelProfile, kind: JobType, reference: Size | None) -> Size:
+        """The exact size; ``reference`` is the first reference's, which only an edit or ``match_input_image`` takes.
+
+        Raises:
+            InvalidSize: no size, or one that the model cannot render.
+            InvalidField: width without height, or the other way round.
+        """
+        follows = kind is JobType.IMAGE_EDITOR or self.aspect_ratio == MATCH_INPUT
+        return choose_size(
+            profile,
+            size=self.size,
+            aspect_ratio=self.aspect_ratio,
+            area=self.area,
+            width=self.width,
+            height=self.height,
+            reference=reference if follows else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A call that was understood and is within the limits of its model; ``request`` still lacks its references."""
+
+    request: RenderRequest
+    wish: SizeWish
+    prompt_object: dict[str, Any]  #: what the record echoes
+    images: tuple[Source, ...] = ()
+    provider: str = "auto"
+    lane: Lane = Lane.INTERACTIVE
+    deadline: datetime | None = None
+    tags: tuple[str, ...] = field(default=())
+
+    @property
+    def has_outside_pictures(self) -> bool:
+        """Whether pictures must be fetched or redrawn before the job can be stored."""
+        return any(not isinstance(image, Uploaded) for image in self.images)
+
+    def with_references(self, keys: Sequence[str], first: Size | None) -> RenderRequest:
+        """The canonical request; ``keys`` are of stored objects, ``first`` is the size of the first one.
+
+        Raises:
+            InvalidSize: the shape of the first reference is beyond the model.
+        """
+        size = self.wish.choose(self.request.profile, self.request.type, first)
+        return self.request.model_copy(update={"width": size.width, "height": size.height, "references": tuple(keys)})

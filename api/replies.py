@@ -1,0 +1,90 @@
+"""The outermost layer: a request id and safe headers on every reply, HEAD for every GET, and no error unanswered."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+from fastapi import Response
+from pydantic import BaseModel
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import problem
+from fluxfarm.errors import InternalError
+
+_SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+log = structlog.get_logger()
+
+
+class _HeadDoneError(OSError):
+    """Ends a handler whose reply to HEAD is complete."""
+
+
+def reply(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A model as JSON under the names of its aliases; FastAPI would check it a second time."""
+    return Response(model.model_dump_json(by_alias=True), status, headers, media_type="application/json")
+
+
+class Replies:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request; the id is in ``scope["state"]`` and in every line that is logged meanwhile."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _SAFE_ID.fullmatch(given) else secrets.token_urlsafe(12)
+        inner: dict[str, Any] = {**scope, "state": {**scope.get("state", {}), "request_id": request_id}}
+        outgoing = _Outgoing(send, request_id, head=scope["method"] == "HEAD")
+        if outgoing.head:
+            inner["method"] = "GET"
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(inner, receive, outgoing.send)
+            except (ClientDisconnect, _HeadDoneError):
+                return
+            except Exception:
+                log.exception("request_failed", method=scope["method"], path=scope["path"])
+                if outgoing.started:
+                    raise
+                error = InternalError("The farm made a mistake; quote the request id to its operator.")
+                with suppress(_HeadDoneError):
+                    await problem(error, inner)(inner, receive, outgoing.send)
+
+
+class _Outgoing:
+    """Adds the headers, and drops the body of a reply to HEAD."""
+
+    def __init__(self, send: Send, request_id: str, *, head: bool) -> None:
+        self._send, self._request_id = send, request_id
+        self.head = head
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self._request_id
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+        elif self.head and message["type"] == "http.response.body":
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            raise _HeadDoneError
+        await self._send(message)

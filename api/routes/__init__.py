@@ -1,0 +1,1 @@
+"""The native calls, one noun a file."""

@@ -1,0 +1,172 @@
+"""Jobs: accept, read, list, cancel, erase."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.airecords import JobPage, JobReply, ai_record, job_url, make_cursor, read_cursor
+from api.auth import Secret, allowed
+from api.bodies import JsonBody, parse_json
+from api.dialects.native import EXAMPLES, read_order
+from api.errors import problems
+from api.farm import Farm, FarmPart
+from api.replies import reply
+from api.submit import submit
+from api.waiting import until_over
+from fluxfarm.airecord import Problem
+from fluxfarm.errors import Canceled, FluxfarmError
+from fluxfarm.jobs import JobState
+from storage.objects import job_prefix
+from storage.records import Job
+from storage.repository import jobs, tenants
+
+LONGEST_WAIT: Final = 60  #: seconds
+POLL_AFTER: Final = "1"  #: seconds, as a header
+PREFER_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
+CANCELED: Final = Problem(code=Canceled.code, message="The caller canceled the job.", retryable=False)
+PLAIN: Final = r"^[^\x00-\x1f\x7f]*$"
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+class Listing(BaseModel):
+    """Which jobs, and how many."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: JobState | None = None
+    campaign: str | None = Field(None, max_length=200, pattern=PLAIN)
+    tag: str | None = Field(None, max_length=64, pattern=PLAIN)
+    error: str | None = Field(None, max_length=64, pattern=PLAIN, description="The code of the job's error.")
+    cursor: str | None = Field(None, max_length=64, description="`nextCursor` of the page before.")
+    limit: int = Field(50, ge=1, le=200)
+
+
+_ACCEPTED: Final = {
+    "Location": {"description": "Where the job is read.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds until a look is worth it.", "schema": {"type": "integer"}},
+    "Preference-Applied": {"description": "`wait=N`, when it was asked for.", "schema": {"type": "string"}},
+}
+
+
+@router.post(
+    "",
+    operation_id="createJob",
+    status_code=202,
+    responses={
+        202: {"model": JobReply, "description": "Stored; not over yet", "headers": _ACCEPTED},
+        200: {"model": JobReply, "description": "Stored, and over within the time of `Prefer: wait`"},
+        **problems(400, 401, 403, 404, 413, 415),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/NewJob"}, "examples": EXAMPLES}},
+        }
+    },
+)
+async def create_job(
+    farm: FarmPart,
+    secret: Secret,
+    body: JsonBody,
+    prefer: Annotated[str, Header(description="`wait=N`: seconds to wait for the job's end, at most 60.")] = "",
+) -> Response:
+    """Accept a job.
+
+    The job is stored when the reply leaves. With `Prefer: wait=N` (at most 60 s) the reply waits: 200 when the job
+    was over within that time, 202 otherwise.
+    """
+    job = await submit(farm, secret, lambda: read_order(parse_json(body), datetime.now(UTC)))
+    headers = {"Location": job_url(farm, job), "Retry-After": POLL_AFTER}
+    preferred = PREFER_WAIT.search(prefer)
+    if preferred is not None:
+        seconds = min(int(preferred[1]), LONGEST_WAIT)
+        headers["Preference-Applied"] = f"wait={seconds}"
+        with suppress(FluxfarmError):  # the job is stored: no trouble in waiting may make this call look failed
+            await until_over(farm.database, farm.changes, job.tenant_id, job.uuid, seconds)
+            job = await run_in_threadpool(_read, farm, secret, job.uuid)
+    if job.status.is_final:
+        del headers["Retry-After"]
+    return reply(JobReply(ai_record=ai_record(farm, job)), 200 if job.status.is_final else 202, headers)
+
+
+@router.get(
+    "",
+    operation_id="listJobs",
+    responses={200: {"model": JobPage}, **problems(400, 401, 403)},
+)
+def list_jobs(farm: FarmPart, secret: Secret, wanted: Annotated[Listing, Query()]) -> Response:
+    """List jobs, the newest first."""
+    before = read_cursor(wanted.cursor)
+    only = jobs.Filter(status=wanted.status, campaign=wanted.campaign, tag=wanted.tag, error=wanted.error)
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret))
+        page = jobs.list_page(session, key.tenant_id, only, before=before, limit=wanted.limit)
+    records = [ai_record(farm, job) for job in page.jobs]
+    return reply(JobPage(data=records, next_cursor=make_cursor(page.next_before)))
+
+
+@router.get(
+    "/{uuid}",
+    operation_id="readJob",
+    responses={200: {"model": JobReply}, **problems(400, 401, 403, 404)},
+)
+async def read_job(
+    farm: FarmPart,
+    secret: Secret,
+    uuid: UUID,
+    wait: Annotated[int, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait until the job is over.")] = 0,
+) -> Response:
+    """Read a job, or wait for its end."""
+    job = await run_in_threadpool(_read, farm, secret, uuid)
+    if wait and not job.status.is_final:
+        await until_over(farm.database, farm.changes, job.tenant_id, uuid, wait)
+        job = await run_in_threadpool(_read, farm, secret, uuid)
+    headers = {} if job.status.is_final else {"Retry-After": POLL_AFTER}
+    return reply(JobReply(ai_record=ai_record(farm, job)), headers=headers)
+
+
+@router.post(
+    "/{uuid}/cancel",
+    operation_id="cancelJob",
+    responses={200: {"model": JobReply}, **problems(401, 403, 404, 409)},
+)
+def cancel_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
+    """Stop a job within two denoising steps."""
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret))
+        job = jobs.cancel(session, key.tenant_id, uuid, CANCELED)
+    return reply(JobReply(ai_record=ai_record(farm, job)))
+
+
+@router.delete(
+    "/{uuid}",
+    operation_id="eraseJob",
+    status_code=204,
+    responses=problems(401, 403, 404),
+)
+def erase_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
+    """Erase a job: its record, prompt, events and pictures.
+
+    A job that is rendered is stopped. Uploaded references are not the job's and stay.
+    """
+    farm.store.check()  # with the store down the record would be gone and its pictures would stay
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret))
+        jobs.erase(session, key.tenant_id, uuid)
+    farm.store.delete_prefix(job_prefix(key.tenant_id, uuid))
+    return Response(status_code=204)
+
+
+def _read(farm: Farm, secret: str, uuid: UUID) -> Job:
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret))
+        return jobs.read(session, key.tenant_id, uuid)

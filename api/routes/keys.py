@@ -1,0 +1,120 @@
+"""API keys of the caller's tenant."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from api.auth import ADMIN, JOBS, Secret, allowed
+from api.bodies import JsonBody, parse_json
+from api.errors import problems
+from api.farm import FarmPart
+from api.replies import reply
+from api.strict import Strict, future, read
+from fluxfarm.airecord import Moment
+from storage.repository import tenants
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
+
+EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "shop": {"summary": "A key that can only run jobs", "value": {"name": "shop", "scopes": [JOBS]}}
+}
+
+
+class NewKey(Strict):
+    """A key to make."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", description="To tell keys apart.")
+    scopes: list[Literal["jobs", "admin"]] = Field(
+        default=["jobs"], min_length=1, max_length=2, description="`jobs`: everything but keys; `admin`: keys."
+    )
+    expires_at: str | None = Field(
+        None,
+        alias="expiresAt",
+        max_length=40,
+        description="RFC 3339 with a zone; never when not said.",
+        json_schema_extra={"format": "date-time"},
+    )
+
+
+class KeyReply(BaseModel):
+    """A key; its text is not kept."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    id: UUID
+    name: str
+    prefix: str = Field(description="The first characters of the key.")
+    scopes: list[str]
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    last_used_at: Moment | None
+
+
+class FreshKeyReply(KeyReply):
+    """A new key with its text, which is shown this once."""
+
+    secret: str
+
+
+class KeyPage(BaseModel):
+    """Every key, the newest first."""
+
+    data: list[KeyReply]
+
+
+@router.get(
+    "",
+    operation_id="listKeys",
+    responses={200: {"model": KeyPage}, **problems(401, 403)},
+)
+def list_keys(farm: FarmPart, secret: Secret) -> Response:
+    """List the keys."""
+    with farm.database.transaction() as session:
+        caller = allowed(tenants.authenticate(session, secret), ADMIN)
+        found = tenants.list_keys(session, caller.tenant_id)
+    return reply(KeyPage(data=[KeyReply.model_validate(key, from_attributes=True) for key in found]))
+
+
+@router.post(
+    "",
+    operation_id="createKey",
+    status_code=201,
+    responses={201: {"model": FreshKeyReply}, **problems(400, 401, 403, 413, 415)},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/NewKey"}, "examples": EXAMPLES}},
+        }
+    },
+)
+def create_key(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
+    """Make a key."""
+    with farm.database.transaction() as session:
+        caller = allowed(tenants.authenticate(session, secret), ADMIN)
+        asked = read(NewKey, parse_json(body))
+        expires_at = future(asked.expires_at, "expiresAt", datetime.now(UTC))
+        scopes = list(dict.fromkeys(asked.scopes))
+        key, text = tenants.create_key(session, caller.tenant_id, asked.name, list(scopes), expires_at)
+    shown = KeyReply.model_validate(key, from_attributes=True)
+    return reply(FreshKeyReply(**shown.model_dump(), secret=text), 201)
+
+
+@router.delete(
+    "/{id}",
+    operation_id="revokeKey",
+    status_code=204,
+    responses=problems(401, 403, 404),
+)
+def revoke_key(farm: FarmPart, secret: Secret, id: UUID) -> Response:  # noqa: A002 - the name in the path
+    """Revoke a key at once."""
+    with farm.database.transaction() as session:
+        caller = allowed(tenants.authenticate(session, secret), ADMIN)
+        tenants.revoke_key(session, caller.tenant_id, id)
+    return Response(status_code=204)

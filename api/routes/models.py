@@ -1,0 +1,136 @@
+"""The catalogue: which models there are, what may be asked of each, and whether it is served here now."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from api.auth import Secret, allowed
+from api.errors import problems
+from api.farm import Farm, FarmPart
+from api.replies import reply
+from fluxfarm.catalog import MODELS, GuidanceKind, ModelProfile, Range, find_model
+from storage.queue import local_queue
+from storage.repository import tenants, workers
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Limits(_Part):
+    """What a number may be, ends included."""
+
+    low: float
+    high: float
+    default: float
+
+
+class SizeRules(_Part):
+    """What sizes may be; sides in pixels, area in pixels."""
+
+    min_side: int
+    max_side: int
+    max_pixels: int
+    max_aspect: float
+    default_width: int
+    default_height: int
+
+
+class ModelReply(_Part):
+    """A model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    name: str
+    summary: str
+    licence: str
+    commercial: bool = Field(description="Whether the licence of the weights lets the results be sold.")
+    aliases: list[str]
+    local: bool = Field(description="This farm is configured to render it.")
+    ready: bool = Field(description="A live worker renders it.")
+    steps: Limits
+    guidance: Limits
+    guidance_kind: GuidanceKind
+    sizes: SizeRules
+    max_images: int
+    max_references: int
+    max_sequence_length: int = Field(description="Tokens of the prompt that the model reads.")
+    default_format: str
+    default_quality: int
+    released: str
+
+
+class ModelPage(_Part):
+    """Every model of the catalogue."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelReply]
+
+
+@router.get(
+    "",
+    operation_id="listModels",
+    responses={200: {"model": ModelPage}, **problems(401, 403)},
+)
+def list_models(farm: FarmPart, secret: Secret) -> Response:
+    """List the models."""
+    served = _served(farm, secret)
+    return reply(ModelPage(data=[_model(farm, profile, served) for profile in MODELS]))
+
+
+@router.get(
+    "/{id:path}",
+    operation_id="readModel",
+    responses={200: {"model": ModelReply}, **problems(401, 403, 404)},
+)
+def read_model(farm: FarmPart, secret: Secret, id: str) -> Response:  # noqa: A002 - the name in the path
+    """Read a model by its slug or an alias."""
+    return reply(_model(farm, find_model(id), _served(farm, secret)))
+
+
+def _served(farm: Farm, secret: str) -> set[str]:
+    """The queues that a live worker takes from."""
+    with farm.database.transaction() as session:
+        allowed(tenants.authenticate(session, secret))
+        return {queue for worker in workers.alive(session) for queue in worker.queues}
+
+
+def _limits(found: Range) -> Limits:
+    return Limits(low=found.low, high=found.high, default=found.default)
+
+
+def _model(farm: Farm, profile: ModelProfile, served: set[str]) -> ModelReply:
+    sizes = profile.sizes
+    return ModelReply(
+        id=profile.slug,
+        name=profile.name,
+        summary=profile.summary,
+        licence=profile.licence,
+        commercial=profile.commercial,
+        aliases=list(profile.aliases),
+        local=any(source.slug in (profile.slug, *profile.aliases) for source in farm.settings.models),
+        ready=local_queue(profile.slug) in served,
+        steps=_limits(profile.steps),
+        guidance=_limits(profile.guidance),
+        guidance_kind=profile.guidance_kind,
+        sizes=SizeRules(
+            min_side=sizes.min_side,
+            max_side=sizes.max_side,
+            max_pixels=sizes.max_pixels,
+            max_aspect=sizes.max_aspect,
+            default_width=profile.default_size.width,
+            default_height=profile.default_size.height,
+        ),
+        max_images=profile.max_images,
+        max_references=profile.max_references,
+        max_sequence_length=profile.max_sequence_length,
+        default_format=profile.default_format,
+        default_quality=profile.default_quality,
+        released=profile.released,
+    )

@@ -1,0 +1,56 @@
+"""The processes that render now."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from api.auth import Secret, allowed
+from api.errors import problems
+from api.farm import FarmPart
+from api.replies import reply
+from fluxfarm.airecord import Moment
+from storage.repository import tenants, workers
+
+router = APIRouter(prefix="/v1/workers", tags=["workers"])
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class WorkerReply(_Part):
+    """A worker, as it last said of itself."""
+
+    id: UUID
+    name: str
+    provider: str
+    models: list[str]
+    queues: list[str]
+    device: str
+    slots: int
+    state: str
+    started_at: Moment
+    heartbeat_at: Moment
+
+
+class WorkerPage(_Part):
+    """Those with a heartbeat within 30 seconds, the oldest first."""
+
+    data: list[WorkerReply]
+
+
+@router.get(
+    "",
+    operation_id="listWorkers",
+    responses={200: {"model": WorkerPage}, **problems(401, 403)},
+)
+def list_workers(farm: FarmPart, secret: Secret) -> Response:
+    """List the live workers."""
+    with farm.database.transaction() as session:
+        allowed(tenants.authenticate(session, secret))
+        found = workers.alive(session)
+    return reply(WorkerPage(data=[WorkerReply.model_validate(worker, from_attributes=True) for worker in found]))

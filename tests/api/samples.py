@@ -1,0 +1,90 @@
+"""Bodies, pictures and a worker's hand for the tests of the API."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from PIL import Image as Pillow
+from sqlalchemy import func, select
+
+from fluxfarm.airecord import Problem
+from storage.database import Database
+from storage.objects import ObjectStore, object_key
+from storage.records import Attempt, Base, Event, Image, Job, Reference
+from storage.repository import attempts
+
+SMALL = "fluxfarm/flux-2-klein-small"
+BROKEN = Problem(code="render_failed", message="The pipeline raised.", retryable=False)
+
+
+def body(prompt_object: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """A job's body; ``prompt_object`` is merged into the smallest one."""
+    asked = {"prompt": "a fox", "size": "64x64", **(prompt_object or {})}
+    return {"type": "IMAGE_GENERATOR", "model": SMALL, "promptObject": asked, **changes}
+
+
+def picture(width: int = 96, height: int = 64, kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Pillow.new("RGB", (width, height), (200, 120, 40)).save(out, kind)
+    return out.getvalue()
+
+
+def rows(database: Database) -> dict[str, int]:
+    """How much is stored, by table."""
+    kept: tuple[type[Base], ...] = (Job, Attempt, Image, Event, Reference)
+    with database.transaction() as session:
+        return {table.__tablename__: session.scalar(select(func.count()).select_from(table)) or 0 for table in kept}
+
+
+@dataclass(frozen=True)
+class Hand:
+    """Does what a worker does to a job, without rendering."""
+
+    database: Database
+    store: ObjectStore
+    lease: float = 30.0
+
+    def claim(self, uuid: str | UUID) -> attempts.Claim:
+        with self.database.transaction() as session:
+            claimed = attempts.claim(
+                session, UUID(str(uuid)), worker_id=uuid4(), worker="hand", provider="local", lease=self.lease
+            )
+        assert claimed is not None
+        return claimed
+
+    def report(self, claimed: attempts.Claim, step: int, steps: int) -> None:
+        with self.database.transaction() as session:
+            assert attempts.report(session, claimed.uuid, claimed.attempt, step, steps)
+
+    def fail(self, claimed: attempts.Claim, problem: Problem = BROKEN) -> None:
+        with self.database.transaction() as session:
+            attempts.fail(session, claimed, problem, max_attempts=3)
+
+    def finish(self, claimed: attempts.Claim, bodies: tuple[bytes, ...] = ()) -> list[str]:
+        """SUCCESS with these PNGs; gives their keys."""
+        found = bodies or (picture(),)
+        keys = [object_key(claimed.tenant_id, claimed.uuid, claimed.attempt, n, "png") for n in range(len(found))]
+        for key, content in zip(keys, found, strict=True):
+            self.store.put(key, content, "image/png")
+        images = [
+            {
+                "job_uuid": claimed.uuid,
+                "n": n,
+                "attempt": claimed.attempt,
+                "object_key": key,
+                "seed": n,
+                "width": 96,
+                "height": 64,
+                "content_type": "image/png",
+                "size_bytes": len(content),
+                "sha256": "0" * 64,
+            }
+            for n, (key, content) in enumerate(zip(keys, found, strict=True))
+        ]
+        outcome = attempts.Outcome(images=images, timings={"render": 0.1}, model_revision="test")
+        with self.database.transaction() as session:
+            assert attempts.finish(session, claimed, outcome)
+        return keys

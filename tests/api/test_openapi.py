@@ -1,0 +1,129 @@
+"""The description is right: examples work, and every status that a test can provoke is in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from api.dialects.native import EXAMPLES
+from api.routes import keys
+from fluxfarm.airecord import AiRecord
+from tests.api.samples import Hand, body
+
+PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}
+
+
+@pytest.fixture
+def described(app: FastAPI) -> dict[str, Any]:
+    return app.openapi()
+
+
+def operations(described: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, calls in described["paths"].items()
+        for method, operation in calls.items()
+    }
+
+
+def test_every_call_of_the_contract_is_there(described: dict[str, Any]) -> None:
+    assert set(operations(described)) == {
+        "POST /v1/jobs",
+        "GET /v1/jobs",
+        "GET /v1/jobs/{uuid}",
+        "DELETE /v1/jobs/{uuid}",
+        "POST /v1/jobs/{uuid}/cancel",
+        "GET /v1/jobs/{uuid}/events",
+        "GET /v1/jobs/{uuid}/explain",
+        "POST /v1/references",
+        "GET /v1/assets/{uuid}/{n}",
+        "GET /objects/{key}",
+        "GET /v1/models",
+        "GET /v1/models/{id}",
+        "GET /v1/workers",
+        "GET /v1/keys",
+        "POST /v1/keys",
+        "DELETE /v1/keys/{id}",
+        "GET /healthz",
+        "GET /readyz",
+    }
+
+
+def test_errors_are_problems_and_ids_unique(described: dict[str, Any]) -> None:
+    found = operations(described)
+    assert len({operation["operationId"] for operation in found.values()}) == len(found)
+    for name, operation in found.items():
+        assert "422" not in operation["responses"], name
+        assert operation["description"], name
+        for status, response in operation["responses"].items():
+            if int(status) >= 400 and name != "GET /readyz":
+                assert response["content"] == {"application/problem+json": {"schema": PROBLEM}}, (name, status)
+        if name.split(" ")[1].startswith("/v1/"):
+            assert {"401", "403", "500", "503"} <= set(operation["responses"]), name
+            assert operation["security"] == [{"bearer": []}, {"apiKey": []}], name
+
+
+def test_every_reference_leads_somewhere(described: dict[str, Any]) -> None:
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                assert node["$ref"].removeprefix("#/components/schemas/") in described["components"]["schemas"], node
+            for child in node.values():
+                walk(child)
+        elif isinstance(node, list):
+            for child in node:
+                walk(child)
+
+    walk(described)
+    assert "HTTPValidationError" not in described["components"]["schemas"]
+    asked = described["components"]["schemas"]["PromptObject"]
+    assert asked["additionalProperties"] is False
+    assert asked["properties"]["prompt"]["maxLength"] == 4000
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_work(api: TestClient, described: dict[str, Any], name: str) -> None:
+    content = operations(described)["POST /v1/jobs"]["requestBody"]["content"]["application/json"]
+    assert content["schema"] == {"$ref": "#/components/schemas/NewJob"}
+    reply = api.post("/v1/jobs", json=content["examples"][name]["value"])
+    assert reply.status_code == 202, reply.text
+    AiRecord.model_validate(reply.json()["aiRecord"])
+
+
+@pytest.mark.parametrize("name", keys.EXAMPLES)
+def test_the_examples_of_keys_work(api: TestClient, name: str) -> None:
+    assert api.post("/v1/keys", json=keys.EXAMPLES[name]["value"]).status_code == 201
+
+
+def test_the_statuses_that_come_are_described(api: TestClient, described: dict[str, Any], hand: Hand) -> None:
+    uuid = api.post("/v1/jobs", json=body()).json()["aiRecord"]["uuid"]
+    hand.finish(hand.claim(uuid))
+    found = operations(described)
+    for method, template, path in (
+        ("POST", "/v1/jobs", "/v1/jobs"),
+        ("POST", "/v1/jobs/{uuid}/cancel", f"/v1/jobs/{uuid}/cancel"),
+        ("GET", "/v1/jobs", "/v1/jobs?limit=x"),
+        ("GET", "/v1/jobs/{uuid}", f"/v1/jobs/{uuid}?wait=x"),
+        ("GET", "/v1/jobs/{uuid}", "/v1/jobs/x"),
+        ("GET", "/v1/jobs/{uuid}/events", f"/v1/jobs/{uuid}/events?lastEventId=x"),
+        ("GET", "/v1/jobs/{uuid}/explain", "/v1/jobs/x/explain"),
+        ("GET", "/v1/assets/{uuid}/{n}", f"/v1/assets/{uuid}/0"),
+        ("GET", "/v1/assets/{uuid}/{n}", f"/v1/assets/{uuid}/x"),
+        ("GET", "/objects/{key}", "/objects/x"),
+        ("GET", "/v1/models/{id}", "/v1/models/x"),
+        ("DELETE", "/v1/keys/{id}", "/v1/keys/x"),
+        ("POST", "/v1/keys", "/v1/keys"),
+        ("POST", "/v1/references", "/v1/references"),
+        ("DELETE", "/v1/jobs/{uuid}", f"/v1/jobs/{uuid}"),
+    ):
+        reply = api.request(method, path)
+        assert str(reply.status_code) in found[f"{method} {template}"]["responses"], (method, path, reply.status_code)
+
+
+def test_the_document_is_served(api: TestClient) -> None:
+    served = api.get("/openapi.json")
+    assert served.status_code == 200
+    assert served.json()["info"]["title"] == "Fluxfarm"
