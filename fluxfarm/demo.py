@@ -35,6 +35,7 @@ RENDER_TIMEOUT: Final = 120.0  #: seconds
 TICK: Final = 0.1  #: seconds between two looks for the farm
 STOP: Final[Steps] = ((signal.SIGTERM, 40.0), (signal.SIGKILL, 5.0))
 FORBIDDEN: Final = 403
+LINK_TTL: Final = 4  #: seconds; short, so that the demo can show a link expire
 
 
 def run(settings: Settings) -> int:
@@ -76,6 +77,7 @@ def own_settings(settings: Settings) -> Settings:
             "redis_url": SecretStr(""),
             "s3_bucket": "",
             "models": (ModelSource(KLEIN_SMALL.slug),),
+            "link_ttl": LINK_TTL,
         }
     )
 
@@ -138,19 +140,23 @@ def _render(farm: RunningFarm) -> dict[str, Any]:
 
 
 def _check(record: dict[str, Any]) -> Path:
-    """Fetch the picture by its link alone, look at it, keep it, and see that an altered link opens nothing."""
+    """Fetch the picture by its link alone, look at it, keep it, and see that other links open nothing."""
     link: str = record["temporaryUrl"]
     with httpx.Client(timeout=60.0, trust_env=False) as anybody:
         reply = anybody.get(link).raise_for_status()
         altered = anybody.get(link[:-1] + ("0" if link[-1] != "0" else "1"))
+        time.sleep(LINK_TTL + 1)
+        expired = anybody.get(link)
     with Image.open(io.BytesIO(reply.content)) as picture:
         picture.load()
         found = (picture.format, *picture.size)
     if found != ("WEBP", *SIZE):
         raise RenderFailed(f"The picture is {found}, not a WebP of {SIZE[0]}x{SIZE[1]}.")
-    if altered.status_code != FORBIDDEN:
-        raise RenderFailed(f"An altered link answered {altered.status_code}, not {FORBIDDEN}.")
-    _say(f"GET temporaryUrl → 200, {len(reply.content)} bytes of {reply.headers['Content-Type']}; altered → 403")
+    for what, refused in (("altered", altered), ("expired", expired)):
+        if refused.status_code != FORBIDDEN:
+            raise RenderFailed(f"An {what} link answered {refused.status_code}, not {FORBIDDEN}.")
+    size = len(reply.content)
+    _say(f"GET temporaryUrl → 200, {size} bytes of {reply.headers['Content-Type']}; altered → 403; expired → 403")
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / "picture.webp"
     path.write_bytes(reply.content)
