@@ -68,7 +68,10 @@ class Settings(BaseSettings):
     link_secret: SecretStr = Field(
         SecretStr(""),
         alias="FLUXFARM_LINK_SECRET",
-        description="Key that signs the links of the local store. Empty: made once and kept in the data folder.",
+        description=(
+            "Key that signs the links of the local store, at least 16 characters; `new,old` while it is changed. "
+            "Empty: made once and kept in the data folder."
+        ),
     )
     s3_bucket: str = Field(
         "", alias="S3_BUCKET", description="Bucket for results. Empty: results go to the data folder."

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -134,7 +135,7 @@ class Job(Base):
     queue: Mapped[str]
     provider: Mapped[str]  #: what the caller asked for: auto, local or a name
     request: Mapped[dict[str, Any]]  #: a RenderRequest
-    prompt_object: Mapped[dict[str, Any]]  #: what the caller sent
+    prompt_object: Mapped[dict[str, Any]] = mapped_column(JSON)  #: what the caller sent, in its own order
     campaign: Mapped[str] = mapped_column(server_default=text("''"))  #: empty: outside campaigns
     gpu_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))  #: expected when it was accepted
     tags: Mapped[list[str]]

@@ -95,7 +95,7 @@ def upgrade() -> None:
         sa.Column("queue", sa.Text(), nullable=False),
         sa.Column("provider", sa.Text(), nullable=False),
         sa.Column("request", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
-        sa.Column("prompt_object", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("prompt_object", sa.JSON(), nullable=False),
         sa.Column("campaign", sa.Text(), server_default=sa.text("''"), nullable=False),
         sa.Column("gpu_seconds", sa.Double(), server_default=sa.text("0"), nullable=False),
         sa.Column("tags", postgresql.ARRAY(sa.Text()), nullable=False),
