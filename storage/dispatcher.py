@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import structlog
@@ -10,7 +9,7 @@ import structlog
 from fluxfarm.airecord import Problem
 from storage.database import Database
 from storage.queue import Queue
-from storage.repository import dispatch, workers
+from storage.repository import dispatch
 
 TICKET_PATIENCE: Final = 10.0  #: seconds after which an unclaimed ticket may be a lost message
 
@@ -29,9 +28,8 @@ class Dispatcher:
     def dispatch(self, queue: str) -> int:
         """Send tickets for the next jobs of one queue; gives how many were sent."""
         with self._database.transaction() as session:
-            window = max(dispatch.SMALLEST_WINDOW, math.ceil(self._window * workers.slots(session, queue)))
-            room = window - dispatch.in_flight(session, queue)
-            chosen = dispatch.pick(session, queue, room) if room > 0 else []
+            room = dispatch.room(session, queue, self._window)
+            chosen = dispatch.pick(session, queue, room) if room else []
         unsent = [uuid for uuid in chosen if not self._queue.enqueue(queue, uuid)]
         if unsent:
             with self._database.transaction() as session:

@@ -10,9 +10,9 @@ from fluxfarm.request import RenderRequest
 from storage.database import Database
 from storage.queue import local_queue
 from storage.records import Job, Tenant
-from storage.repository import attempts, jobs
-from storage.repository.attempts import Claim
+from storage.repository import jobs, turns
 from storage.repository.jobs import NewJob
+from storage.repository.turns import Claim, Claimant
 
 MODEL = "fluxfarm/flux-2-klein-small"
 QUEUE = local_queue(MODEL)
@@ -41,9 +41,13 @@ def make_job(database: Database, tenant: Tenant, *, request: RenderRequest | Non
         return jobs.create(session, new)
 
 
+def claimant(lease: float = 30.0) -> Claimant:
+    return Claimant(worker_id=uuid4(), worker="test", provider="local", lease=lease)
+
+
 def claim(database: Database, uuid: UUID, lease: float = 30.0) -> Claim | None:
     with database.transaction() as session:
-        return attempts.claim(session, uuid, worker_id=uuid4(), worker="test", provider="local", lease=lease)
+        return turns.claim(session, uuid, claimant(lease))
 
 
 def must_claim(database: Database, uuid: UUID, lease: float = 30.0) -> Claim:

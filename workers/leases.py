@@ -16,8 +16,8 @@ from fluxfarm.errors import Canceled, DatabaseUnavailable, LeaseLost, RenderErro
 from storage.database import Database
 from storage.listening import Notice, listen
 from storage.repository import attempts
-from storage.repository.attempts import Claim
 from storage.repository.events import JOB_STOPPED
+from storage.repository.turns import Claim
 
 PROGRESS_INTERVAL: Final = 0.25  #: seconds between two writes of one job's progress
 RECONNECT_PAUSE: Final = 0.5  #: seconds

@@ -25,7 +25,7 @@ from fluxfarm.errors import (
 )
 from fluxfarm.jobs import JobState
 from storage.objects import attempt_prefix, object_key
-from storage.repository import attempts
+from storage.repository import attempts, turns
 from storage.repository.attempts import Outcome
 from workers.encoding import encode
 from workers.leases import Held
@@ -72,15 +72,7 @@ def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
 def _claim(worker: RenderWorker, queue: str, ticket: UUID) -> Held | None:
     before = time.monotonic()
     with worker.database.transaction() as session:
-        claim = attempts.take_turn(
-            session,
-            queue,
-            ticket,
-            worker_id=worker.id,
-            worker=worker.name,
-            provider=worker.provider.name,
-            lease=worker.settings.lease,
-        )
+        claim = turns.take_turn(session, queue, ticket, worker.claimant)
     return None if claim is None else worker.leases.hold(claim, before)
 
 
@@ -143,9 +135,7 @@ def _put(worker: RenderWorker, held: Held, n: int, picture: Pillow.Image, timing
     timings["encode"] += encoded_at - started
     timings["upload"] += time.perf_counter() - encoded_at
     return {
-        "job_uuid": claim.uuid,
         "n": n,
-        "attempt": claim.attempt,
         "object_key": key,
         "seed": request.seeds[n],
         "width": encoded.width,

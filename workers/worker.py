@@ -18,6 +18,7 @@ from storage.objects import ObjectStore, make_store
 from storage.queue import Queue
 from storage.records import Worker
 from storage.repository import workers
+from storage.repository.turns import Claimant
 from workers.leases import LeaseKeeper
 from workers.providers.local import LocalProvider
 from workers.render import render_next
@@ -45,6 +46,7 @@ class RenderWorker:
         self.leases = LeaseKeeper(
             self.database, lease=settings.lease, renewal=settings.lease_renewal, beat=self._heartbeat
         )
+        self.claimant = Claimant(worker_id=self.id, worker=self.name, provider=self.provider.name, lease=settings.lease)
         self._state = "starting"
 
     def start(self) -> None:

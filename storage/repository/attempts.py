@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,35 +10,70 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Interval, func, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Interval, func, literal, select, text, tuple_, update
 from sqlalchemy.orm import Session
 
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState, sources
-from fluxfarm.request import RenderRequest
-from storage.records import Attempt, Image, Job
-from storage.repository import dispatch, events, fair
+from storage.records import Attempt, Job
+from storage.repository import events
+from storage.repository.events import JOB_CHANGED
+from storage.repository.turns import Claim
 
 BACKOFF_BASE = 2.0  #: seconds; the n-th retry waits up to BASE * 2**n, evenly spread (full jitter)
 BACKOFF_CAP = 60.0  #: seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to render a job, good for as long as the lease is renewed."""
-
-    uuid: UUID
-    tenant_id: UUID
-    attempt: int
-    request: RenderRequest
-    queued_seconds: float
+#: everything that a success changes, in one round trip; the last two put what it took in the place of the estimate
+FINISH = text(
+    """
+    WITH done AS (
+        UPDATE jobs
+           SET status = 'SUCCESS', lease_expires_at = NULL, finished_at = now(), step = steps, cost = cost + :cost,
+               error = NULL
+         WHERE uuid = :uuid AND attempt = :attempt AND status = 'RUNNING'
+        RETURNING uuid, queue, tenant_id, campaign, gpu_seconds
+    ),
+    pictures AS (
+        INSERT INTO images (job_uuid, n, attempt, object_key, seed, width, height, content_type, size_bytes, sha256)
+        SELECT done.uuid, image.n, :attempt, image.object_key, image.seed, image.width, image.height,
+               image.content_type, image.size_bytes, image.sha256
+          FROM done, jsonb_to_recordset(CAST(:images AS jsonb)) AS image(
+               n integer, object_key text, seed bigint, width integer, height integer, content_type text,
+               size_bytes bigint, sha256 text)
+    ),
+    closed AS (
+        UPDATE attempts
+           SET status = 'SUCCESS', ended_at = now(), timings = CAST(:timings AS jsonb), model_revision = :revision,
+               cost = :cost, swept = true
+          FROM done WHERE job_uuid = done.uuid AND number = :attempt
+    ),
+    told AS (
+        INSERT INTO events (job_uuid, kind, payload)
+        SELECT uuid, 'status', jsonb_build_object('status', 'SUCCESS') FROM done
+    ),
+    tenant AS (
+        UPDATE tenant_shares AS share
+           SET time = share.time + (CAST(:seconds AS double precision) - done.gpu_seconds) / tenants.weight
+          FROM done JOIN tenants ON tenants.id = done.tenant_id
+         WHERE share.queue = done.queue AND share.tenant_id = done.tenant_id
+    ),
+    campaign AS (
+        UPDATE campaign_shares AS share
+           SET time = share.time + (CAST(:seconds AS double precision) - done.gpu_seconds)
+          FROM done
+         WHERE share.queue = done.queue AND share.tenant_id = done.tenant_id AND share.campaign = done.campaign
+    )
+    SELECT pg_notify(:channel, uuid::text) FROM done
+    """
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What an attempt made, before it is made visible."""
 
-    images: Sequence[dict[str, Any]]  #: columns of Image
+    images: Sequence[Mapping[str, Any]]  #: columns of Image, but for the job and the attempt
     timings: Mapping[str, float]
     model_revision: str
     cost: Decimal = Decimal(0)
@@ -45,65 +81,6 @@ class Outcome:
 
 def _lease(seconds: float) -> ColumnElement[Any]:
     return func.now() + literal(timedelta(seconds=seconds), Interval)
-
-
-def claim(session: Session, uuid: UUID, *, worker_id: UUID, worker: str, provider: str, lease: float) -> Claim | None:
-    """Take a QUEUED job that is due: RUNNING, attempt + 1, a lease of ``lease`` seconds. None: nothing to do."""
-    row = session.execute(
-        update(Job)
-        .where(
-            Job.uuid == uuid,
-            Job.status == JobState.QUEUED,
-            Job.run_after.is_(None) | (Job.run_after <= func.now()),
-            Job.deadline.is_(None) | (Job.deadline > func.now()),
-        )
-        .values(
-            status=JobState.RUNNING,
-            attempt=Job.attempt + 1,
-            worker_id=worker_id,
-            lease_expires_at=_lease(lease),
-            started_at=func.now(),
-            run_after=None,
-            dispatched_at=None,
-            step=0,
-        )
-        .returning(
-            Job.tenant_id, Job.attempt, Job.request, func.extract("epoch", func.now() - Job.created_at).label("queued")
-        )
-    ).one_or_none()
-    if row is None:
-        return None
-    request = RenderRequest.model_validate(row.request)
-    session.add(
-        Attempt(
-            job_uuid=uuid,
-            number=row.attempt,
-            provider=provider,
-            worker=worker,
-            status=JobState.RUNNING,
-            seeds=list(request.seeds),
-            effective=request.effective(),
-            ignored=list(request.ignored),
-        )
-    )
-    events.add_status(session, uuid, JobState.RUNNING)
-    return Claim(uuid, row.tenant_id, row.attempt, request, float(row.queued))
-
-
-def take_turn(
-    session: Session, queue: str, ticket: UUID, *, worker_id: UUID, worker: str, provider: str, lease: float
-) -> Claim | None:
-    """Claim the job whose turn it is on the queue; None: nothing waits.
-
-    A ticket is leave to take one job, most often the one that it names: what became more urgent since it was sent
-    goes first, so that nobody waits longer than for the render in progress.
-    """
-    following = fair.take_next(session, queue)
-    if following is None:
-        return None
-    if not following.was_dispatched:
-        dispatch.return_ticket(session, queue, ticket)
-    return claim(session, following.uuid, worker_id=worker_id, worker=worker, provider=provider, lease=lease)
 
 
 def renew(session: Session, held: Sequence[tuple[UUID, int]], lease: float) -> set[tuple[UUID, int]]:
@@ -150,30 +127,20 @@ def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
 
     Safe to repeat: a finish whose answer was lost is found to be done.
     """
-    done = _end(
-        session,
-        claimed,
-        JobState.SUCCESS,
-        finished_at=func.now(),
-        step=Job.steps,
-        cost=Job.cost + outcome.cost,
-        error=None,
-    )
-    if not done:
-        return _is_finished(session, claimed)
-    session.add_all(Image(**image) for image in outcome.images)
-    _close(
-        session,
-        claimed,
-        JobState.SUCCESS,
-        timings=dict(outcome.timings),
-        model_revision=outcome.model_revision,
-        cost=outcome.cost,
-        swept=True,
-    )
-    fair.correct(session, claimed.uuid, outcome.timings.get("render", 0.0))
-    events.add_status(session, claimed.uuid, JobState.SUCCESS)
-    return True
+    done = session.execute(
+        FINISH,
+        {
+            "uuid": claimed.uuid,
+            "attempt": claimed.attempt,
+            "images": json.dumps(list(outcome.images)),
+            "timings": json.dumps(dict(outcome.timings)),
+            "revision": outcome.model_revision,
+            "cost": outcome.cost,
+            "seconds": outcome.timings.get("render", 0.0),
+            "channel": JOB_CHANGED,
+        },
+    ).one_or_none()
+    return done is not None or _is_finished(session, claimed)
 
 
 def _is_finished(session: Session, claimed: Claim) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Interval, func, literal, select, update
+from sqlalchemy import ColumnElement, Interval, func, literal, select, text, update
 from sqlalchemy.orm import Session
 
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState
 from storage.records import Job
-from storage.repository import events, fair
+from storage.repository import events, fair, workers
 
 SMALLEST_WINDOW: Final = 4  #: tickets per queue while no worker is alive, so that the first one finds work
 
@@ -31,6 +32,25 @@ def queues(session: Session) -> list[str]:
             return found
         found.append(following)
         last = following
+
+
+ROOM: Final = text(
+    """
+    SELECT (SELECT count(*) FROM jobs WHERE queue = :queue AND status = 'QUEUED' AND dispatched_at IS NOT NULL) AS sent,
+           (SELECT coalesce(sum(slots), 0) FROM workers
+             WHERE heartbeat_at > now() - make_interval(secs => :alive) AND :queue = ANY (queues)) AS slots,
+           EXISTS (SELECT FROM jobs
+                    WHERE queue = :queue AND status = 'QUEUED' AND run_after IS NULL AND dispatched_at IS NULL) AS waiting
+    """
+)
+
+
+def room(session: Session, queue: str, window: float) -> int:
+    """How many tickets may be sent now: none when the window is full or nothing waits. One round trip."""
+    row = session.execute(ROOM, {"queue": queue, "alive": workers.ALIVE}).one()
+    if not row.waiting:
+        return 0
+    return max(0, max(SMALLEST_WINDOW, math.ceil(window * row.slots)) - row.sent)
 
 
 def in_flight(session: Session, queue: str) -> int:

@@ -6,17 +6,17 @@ probe of the index ``ix_jobs_ready`` (a loose index scan).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
 from uuid import UUID
 
-from sqlalchemy import Row, func, or_, select, text, update
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from fluxfarm.jobs import JobState
 from storage import fairness
 from storage.fairness import Campaign, Flow, Tenant
-from storage.records import CampaignShare, Job, QueueClock, TenantShare
+from storage.records import Job, QueueClock
 
 FLOWS = text(
     """
@@ -43,12 +43,21 @@ FLOWS = text(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Next:
-    """The job whose turn it is."""
-
-    uuid: UUID
-    was_dispatched: bool
+KEEP = text(
+    """
+    WITH clock AS (UPDATE queue_clocks SET time = :clock WHERE queue = :queue),
+    mine AS (
+        INSERT INTO tenant_shares AS share (queue, tenant_id, time, campaign_clock)
+        VALUES (:queue, :tenant_id, :clock + :by_weight, :campaign_clock)
+        ON CONFLICT (queue, tenant_id) DO UPDATE
+           SET time = greatest(share.time, :clock) + :by_weight, campaign_clock = :campaign_clock
+    )
+    INSERT INTO campaign_shares AS share (queue, tenant_id, campaign, time)
+    VALUES (:queue, :tenant_id, :campaign, :campaign_clock + :seconds)
+    ON CONFLICT (queue, tenant_id, campaign) DO UPDATE
+       SET time = greatest(share.time, :campaign_clock) + :seconds
+    """
+)
 
 
 def waiting_flows(session: Session, queue: str) -> list[Flow]:
@@ -79,11 +88,9 @@ def _lock_clock(session: Session, queue: str) -> float:
     return found or 0.0
 
 
-def _first(
-    session: Session, queue: str, flow: Flow, *, undispatched: bool, limit: int
-) -> list[Row[UUID, object, float]]:
+def _undispatched(session: Session, queue: str, flow: Flow, limit: int) -> deque[tuple[UUID, float]]:
     query = (
-        select(Job.uuid, Job.dispatched_at, Job.gpu_seconds)
+        select(Job.uuid, Job.gpu_seconds)
         .where(
             Job.queue == queue,
             Job.status == JobState.QUEUED,
@@ -91,88 +98,67 @@ def _first(
             Job.lane == flow.lane,
             Job.tenant_id == flow.tenant.id,
             Job.campaign == flow.campaign.name,
+            Job.dispatched_at.is_(None),
             or_(Job.deadline.is_(None), Job.deadline > func.now()),
         )
         .order_by(Job.lane, Job.tenant_id, Job.campaign, Job.priority.desc(), Job.seq)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    if undispatched:
-        query = query.where(Job.dispatched_at.is_(None))
-    return list(session.execute(query))
+    return deque((row.uuid, row.gpu_seconds) for row in session.execute(query))
 
 
-def take_next(session: Session, queue: str) -> Next | None:
-    """Lock the job whose turn it is and charge its owner; the caller claims it in the same transaction."""
-    clock = _lock_clock(session, queue)
-    flows = waiting_flows(session, queue)
-    clock = fairness.advance(flows, clock)
-    while (flow := fairness.choose(flows, clock)) is not None:
-        found = _first(session, queue, flow, undispatched=False, limit=1)
-        if found:
-            uuid, dispatched_at, seconds = found[0]
-            fairness.charge(flow, flows, clock, seconds)
-            _keep(session, queue, flow, clock)
-            return Next(uuid, dispatched_at is not None)
-        flows.remove(flow)
-    return None
+class Turn:
+    """One choice on a queue, under the lock of its clock; shares are added to, so that no correction is lost."""
 
+    def __init__(self, session: Session, queue: str) -> None:
+        """Locks the clock until the transaction ends."""
+        self._session = session
+        self._queue = queue
+        clock = _lock_clock(session, queue)
+        self._flows = waiting_flows(session, queue)
+        self._clock = fairness.advance(self._flows, clock)
 
-def _keep(session: Session, queue: str, flow: Flow, clock: float) -> None:
-    tenant, campaign = flow.tenant, flow.campaign
-    session.execute(update(QueueClock).where(QueueClock.queue == queue).values(time=clock))
-    mine = {"time": tenant.time, "campaign_clock": tenant.campaign_clock}
-    session.execute(
-        insert(TenantShare)
-        .values(queue=queue, tenant_id=tenant.id, **mine)
-        .on_conflict_do_update(index_elements=["queue", "tenant_id"], set_=mine)
-    )
-    session.execute(
-        insert(CampaignShare)
-        .values(queue=queue, tenant_id=tenant.id, campaign=campaign.name, time=campaign.time)
-        .on_conflict_do_update(index_elements=["queue", "tenant_id", "campaign"], set_={"time": campaign.time})
-    )
+    def flow(self) -> Flow | None:
+        """The line whose first job is next."""
+        return fairness.choose(self._flows, self._clock)
 
+    def skip(self, flow: Flow) -> None:
+        """Nothing could be taken from it now."""
+        self._flows.remove(flow)
 
-def correct(session: Session, job: UUID, seconds: float) -> None:
-    """Replace the estimate that was charged at the claim by what the render really took."""
-    row = session.execute(
-        select(Job.queue, Job.tenant_id, Job.campaign, Job.gpu_seconds).where(Job.uuid == job)
-    ).one_or_none()
-    if row is None:
-        return
-    weight = session.scalar(text("SELECT weight FROM tenants WHERE id = :id"), {"id": row.tenant_id})
-    difference = seconds - row.gpu_seconds
-    session.execute(
-        update(TenantShare)
-        .where(TenantShare.queue == row.queue, TenantShare.tenant_id == row.tenant_id)
-        .values(time=TenantShare.time + difference / float(weight or 1))
-    )
-    session.execute(
-        update(CampaignShare)
-        .where(
-            CampaignShare.queue == row.queue,
-            CampaignShare.tenant_id == row.tenant_id,
-            CampaignShare.campaign == row.campaign,
+    def charge(self, flow: Flow, seconds: float) -> None:
+        """Its owner was given that many GPU-seconds."""
+        fairness.charge(flow, self._flows, self._clock, seconds)
+        tenant = flow.tenant
+        self._session.execute(
+            KEEP,
+            {
+                "queue": self._queue,
+                "clock": self._clock,
+                "tenant_id": tenant.id,
+                "by_weight": seconds / tenant.weight,
+                "campaign": flow.campaign.name,
+                "campaign_clock": tenant.campaign_clock,
+                "seconds": seconds,
+            },
         )
-        .values(time=CampaignShare.time + difference)
-    )
 
 
-def upcoming(session: Session, queue: str, count: int, *, undispatched: bool = True) -> list[UUID]:
-    """The next ``count`` jobs in the order in which they would be taken if nothing else came; locked, not charged."""
+def upcoming(session: Session, queue: str, count: int) -> list[UUID]:
+    """The next ``count`` jobs that have no ticket, in the order of their turns; locked, not charged."""
     flows = waiting_flows(session, queue)
     clock = fairness.advance(flows, read_clock(session, queue))
-    heads: dict[int, list[Row[UUID, object, float]]] = {}
+    heads: dict[int, deque[tuple[UUID, float]]] = {}
     chosen: list[UUID] = []
     while len(chosen) < count and (flow := fairness.choose(flows, clock)) is not None:
         line = heads.get(id(flow))
         if line is None:
-            line = heads[id(flow)] = _first(session, queue, flow, undispatched=undispatched, limit=count)
+            line = heads[id(flow)] = _undispatched(session, queue, flow, count)
         if not line:
             flows.remove(flow)
             continue
-        uuid, _, seconds = line.pop(0)
+        uuid, seconds = line.popleft()
         fairness.charge(flow, flows, clock, seconds)
         chosen.append(uuid)
         clock = fairness.advance(flows, clock)

@@ -14,7 +14,8 @@ from fluxfarm.airecord import Problem
 from storage.database import Database
 from storage.objects import ObjectStore, object_key
 from storage.records import Attempt, Base, Event, Image, Job, Reference
-from storage.repository import attempts
+from storage.repository import attempts, turns
+from storage.repository.turns import Claim, Claimant
 
 SMALL = "fluxfarm/flux-2-klein-small"
 BROKEN = Problem(code="render_failed", message="The pipeline raised.", retryable=False)
@@ -47,23 +48,22 @@ class Hand:
     store: ObjectStore
     lease: float = 30.0
 
-    def claim(self, uuid: str | UUID) -> attempts.Claim:
+    def claim(self, uuid: str | UUID) -> Claim:
         with self.database.transaction() as session:
-            claimed = attempts.claim(
-                session, UUID(str(uuid)), worker_id=uuid4(), worker="hand", provider="local", lease=self.lease
-            )
+            claimant = Claimant(worker_id=uuid4(), worker="hand", provider="local", lease=self.lease)
+            claimed = turns.claim(session, UUID(str(uuid)), claimant)
         assert claimed is not None
         return claimed
 
-    def report(self, claimed: attempts.Claim, step: int, steps: int) -> None:
+    def report(self, claimed: Claim, step: int, steps: int) -> None:
         with self.database.transaction() as session:
             assert attempts.report(session, claimed.uuid, claimed.attempt, step, steps)
 
-    def fail(self, claimed: attempts.Claim, problem: Problem = BROKEN) -> None:
+    def fail(self, claimed: Claim, problem: Problem = BROKEN) -> None:
         with self.database.transaction() as session:
             attempts.fail(session, claimed, problem, max_attempts=3)
 
-    def finish(self, claimed: attempts.Claim, bodies: tuple[bytes, ...] = ()) -> list[str]:
+    def finish(self, claimed: Claim, bodies: tuple[bytes, ...] = ()) -> list[str]:
         """SUCCESS with these PNGs; gives their keys."""
         found = bodies or (picture(),)
         keys = [object_key(claimed.tenant_id, claimed.uuid, claimed.attempt, n, "png") for n in range(len(found))]
@@ -71,9 +71,7 @@ class Hand:
             self.store.put(key, content, "image/png")
         images = [
             {
-                "job_uuid": claimed.uuid,
                 "n": n,
-                "attempt": claimed.attempt,
                 "object_key": key,
                 "seed": n,
                 "width": 96,

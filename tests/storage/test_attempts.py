@@ -14,7 +14,8 @@ from fluxfarm.jobs import JobState
 from storage.database import Database
 from storage.records import Job, Tenant
 from storage.repository import attempts, dispatch, events
-from storage.repository.attempts import Claim, Outcome
+from storage.repository.attempts import Outcome
+from storage.repository.turns import Claim
 from tests.making import claim, make_job, must_claim, read_job, state
 
 AGAIN = Problem(code="render_failed", message="It broke.", retryable=True)
@@ -25,9 +26,7 @@ LOST = Problem(code="worker_lost", message="Its worker died.", retryable=True)
 
 def image(uuid: UUID, n: int = 0, attempt: int = 1) -> dict[str, Any]:
     return {
-        "job_uuid": uuid,
         "n": n,
-        "attempt": attempt,
         "object_key": f"t/x/{uuid}/{attempt}/{n}.webp",
         "seed": 2**63 - 1,
         "width": 64,

@@ -16,9 +16,9 @@ from storage import fairness
 from storage.database import Database
 from storage.fairness import Campaign, Flow
 from storage.records import Job, Tenant
-from storage.repository import attempts, dispatch, fair, tenants
-from storage.repository.attempts import Claim
-from tests.making import QUEUE, make_job, read_job
+from storage.repository import attempts, dispatch, fair, tenants, turns
+from storage.repository.turns import Claim
+from tests.making import QUEUE, claimant, make_job, read_job
 
 
 def make_tenant(database: Database, name: str, weight: str = "1") -> Tenant:
@@ -58,9 +58,7 @@ def fill(
 
 def take(database: Database, ticket: UUID | None = None) -> Claim | None:
     with database.transaction() as session:
-        return attempts.take_turn(
-            session, QUEUE, ticket or uuid4(), worker_id=uuid4(), worker="w", provider="local", lease=30
-        )
+        return turns.take_turn(session, QUEUE, ticket or uuid4(), claimant())
 
 
 def order(database: Database, count: int) -> list[UUID]:

@@ -12,6 +12,7 @@ from storage.database import Database
 from storage.records import Job, Tenant
 from storage.repository import attempts, events, jobs, tenants
 from storage.repository.jobs import Filter
+from storage.repository.turns import Claim
 from tests.making import claim, make_job, make_request, must_claim, read_job, state
 
 STOP = Problem(code="canceled", message="The caller stopped it.", retryable=False)
@@ -101,7 +102,7 @@ def test_a_cancel_that_races_with_success_ends_in_exactly_one(database: Database
         job = make_job(database, tenant)
         claimed = must_claim(database, job.uuid)
 
-        def finish(claimed: attempts.Claim = claimed) -> bool:
+        def finish(claimed: Claim = claimed) -> bool:
             with database.transaction() as session:
                 return attempts.finish(session, claimed, attempts.Outcome(images=[], timings={}, model_revision="test"))
 

@@ -1,0 +1,125 @@
+"""Whose turn it is, and the claim: QUEUED to RUNNING in one statement, with its attempt, its event and its charge.
+
+A claim is made while the device waits for it, so each round trip counts; that is why this is plain SQL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from fluxfarm.request import RenderRequest
+from storage.fairness import Flow
+from storage.repository import dispatch
+from storage.repository.events import JOB_CHANGED
+from storage.repository.fair import Turn
+
+BY_UUID: Final = """
+    SELECT uuid, dispatched_at IS NOT NULL AS was_dispatched FROM jobs
+     WHERE uuid = :uuid AND status = 'QUEUED' AND (run_after IS NULL OR run_after <= now())
+       AND (deadline IS NULL OR deadline > now())
+       FOR UPDATE SKIP LOCKED
+"""
+FIRST_OF_FLOW: Final = """
+    SELECT uuid, dispatched_at IS NOT NULL AS was_dispatched FROM jobs
+     WHERE queue = :queue AND status = 'QUEUED' AND run_after IS NULL
+       AND lane = :lane AND tenant_id = :tenant_id AND campaign = :campaign
+       AND (deadline IS NULL OR deadline > now())
+     ORDER BY priority DESC, seq LIMIT 1
+       FOR UPDATE SKIP LOCKED
+"""
+CLAIM: Final = """
+    WITH chosen AS MATERIALIZED ({choice}),
+    claimed AS (
+        UPDATE jobs
+           SET status = 'RUNNING', attempt = jobs.attempt + 1, worker_id = :worker_id, step = 0, started_at = now(),
+               lease_expires_at = now() + make_interval(secs => :lease), run_after = NULL, dispatched_at = NULL
+          FROM chosen WHERE jobs.uuid = chosen.uuid
+        RETURNING jobs.uuid, jobs.tenant_id, jobs.attempt, jobs.request, jobs.gpu_seconds, chosen.was_dispatched,
+                  extract(epoch FROM now() - jobs.created_at) AS queued_seconds
+    ),
+    started AS (
+        INSERT INTO attempts (job_uuid, number, provider, worker, status, seeds, effective, ignored)
+        SELECT uuid, attempt, :provider, :worker, 'RUNNING',
+               ARRAY(SELECT jsonb_array_elements_text(request -> 'seeds')::bigint),
+               request - ARRAY['type', 'model', 'prompt', 'references', 'ignored', 'seeds'],
+               ARRAY(SELECT jsonb_array_elements_text(request -> 'ignored'))
+          FROM claimed
+    ),
+    told AS (
+        INSERT INTO events (job_uuid, kind, payload)
+        SELECT uuid, 'status', jsonb_build_object('status', 'RUNNING') FROM claimed
+    )
+    SELECT claimed.*, pg_notify(:channel, uuid::text) FROM claimed
+"""
+CLAIM_BY_UUID: Final = text(CLAIM.format(choice=BY_UUID))
+CLAIM_FIRST: Final = text(CLAIM.format(choice=FIRST_OF_FLOW))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to render a job, good for as long as the lease is renewed."""
+
+    uuid: UUID
+    tenant_id: UUID
+    attempt: int
+    request: RenderRequest
+    queued_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimant:
+    """Who claims: a worker process, what it renders with, and for how many seconds it is trusted."""
+
+    worker_id: UUID
+    worker: str
+    provider: str
+    lease: float
+
+    def parameters(self) -> dict[str, Any]:
+        """For the statements above."""
+        return {
+            "worker_id": self.worker_id,
+            "worker": self.worker,
+            "provider": self.provider,
+            "lease": self.lease,
+            "channel": JOB_CHANGED,
+        }
+
+
+def _claim(row: Any) -> Claim:
+    request = RenderRequest.model_validate(row.request)
+    return Claim(row.uuid, row.tenant_id, row.attempt, request, float(row.queued_seconds))
+
+
+def claim(session: Session, uuid: UUID, claimant: Claimant) -> Claim | None:
+    """Claim this very job if it waits and is due; None: nothing to do. No share is charged."""
+    row = session.execute(CLAIM_BY_UUID, {"uuid": uuid, **claimant.parameters()}).one_or_none()
+    return None if row is None else _claim(row)
+
+
+def take_turn(session: Session, queue: str, ticket: UUID, claimant: Claimant) -> Claim | None:
+    """Claim the job whose turn it is on the queue; None: nothing waits.
+
+    A ticket is leave to take one job, most often the one that it names: what became more urgent since it was sent
+    goes first, so that nobody waits longer than for the render in progress.
+    """
+    turn = Turn(session, queue)
+    while (flow := turn.flow()) is not None:
+        row = session.execute(CLAIM_FIRST, _place(queue, flow) | claimant.parameters()).one_or_none()
+        if row is None:
+            turn.skip(flow)
+            continue
+        turn.charge(flow, row.gpu_seconds)
+        if not row.was_dispatched:
+            dispatch.return_ticket(session, queue, ticket)
+        return _claim(row)
+    return None
+
+
+def _place(queue: str, flow: Flow) -> dict[str, Any]:
+    return {"queue": queue, "lane": flow.lane, "tenant_id": flow.tenant.id, "campaign": flow.campaign.name}
