@@ -39,8 +39,8 @@ ROOM: Final = text(
     SELECT (SELECT count(*) FROM jobs WHERE queue = :queue AND status = 'QUEUED' AND dispatched_at IS NOT NULL) AS sent,
            (SELECT coalesce(sum(slots), 0) FROM workers
              WHERE heartbeat_at > now() - make_interval(secs => :alive) AND :queue = ANY (queues)) AS slots,
-           EXISTS (SELECT FROM jobs
-                    WHERE queue = :queue AND status = 'QUEUED' AND run_after IS NULL AND dispatched_at IS NULL) AS waiting
+           EXISTS (SELECT FROM jobs WHERE queue = :queue AND status = 'QUEUED' AND run_after IS NULL
+                                      AND dispatched_at IS NULL) AS waiting
     """
 )
 
@@ -50,7 +50,8 @@ def room(session: Session, queue: str, window: float) -> int:
     row = session.execute(ROOM, {"queue": queue, "alive": workers.ALIVE}).one()
     if not row.waiting:
         return 0
-    return max(0, max(SMALLEST_WINDOW, math.ceil(window * row.slots)) - row.sent)
+    size = max(SMALLEST_WINDOW, math.ceil(window * int(row.slots)))
+    return max(0, size - int(row.sent))
 
 
 def in_flight(session: Session, queue: str) -> int:
