@@ -9,8 +9,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from fluxfarm.errors import Forbidden, Unauthorized
 from storage.keys import is_well_formed
-from storage.records import ApiKey
-from storage.repository.tenants import UNKNOWN_KEY
+from storage.repository.tenants import UNKNOWN_KEY, Caller
 
 JOBS: Final = "jobs"
 ADMIN: Final = "admin"
@@ -38,7 +37,7 @@ async def read_secret(
 Secret = Annotated[str, Depends(read_secret)]
 
 
-def allowed(key: ApiKey, scope: str = JOBS) -> ApiKey:
+def allowed(key: Caller, scope: str = JOBS) -> Caller:
     """The key, if it has the scope.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from typing import Any, Final, cast
+from uuid import UUID
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from api.strict import Complaints, problem_of
-from fluxfarm.errors import BadRequest, FluxfarmError, InternalError, MethodNotAllowed, NotFound, Unavailable
+from fluxfarm.errors import BadRequest, Conflict, FluxfarmError, InternalError, MethodNotAllowed, NotFound, Unavailable
 
 PROBLEM_JSON: Final = "application/problem+json"
 MEANINGS: Final = {
@@ -21,10 +22,11 @@ MEANINGS: Final = {
     401: "No API key, or a wrong, expired or revoked one",
     403: "The key lacks the scope",
     404: "No such thing for this key's tenant",
-    409: "The job is already over; the detail names its state",
+    409: "The state of a job does not allow it, or another job stands in the way; `code` says why",
     413: "The body is over the limit",
     415: "The content type is not one that this call takes",
     416: "The range names bytes that do not exist",
+    422: "The `Idempotency-Key` came before, with another call",
     500: "A fault of the farm; quote the request id",
     503: "A part of the farm is down; try again after `Retry-After` seconds",
 }
@@ -54,6 +56,7 @@ class ProblemDetails(BaseModel):
     detail: str = Field(description="What is wrong and what to do, for a person.")
     code: str = Field(description="The stable word for a program.")
     param: str | None = Field(None, description="The field at fault, as a dotted path.")
+    job: UUID | None = Field(None, description="The job that stands in the way, when it is another one.")
     retryable: bool = Field(description="Whether the same request can succeed later.")
     instance: str = Field(description="`urn:fluxfarm:request:` and the request id, which the log has too.")
 
@@ -67,6 +70,7 @@ def problem(error: FluxfarmError, scope: Scope, headers: dict[str, str] | None =
         detail=error.message,
         code=error.code,
         param=error.param,
+        job=error.job if isinstance(error, Conflict) else None,
         retryable=error.retryable,
         instance=f"urn:fluxfarm:request:{scope.get('state', {}).get('request_id', 'unknown')}",
     )
@@ -77,7 +81,7 @@ def problem(error: FluxfarmError, scope: Scope, headers: dict[str, str] | None =
     if error.status == 401:  # noqa: PLR2004
         more["WWW-Authenticate"] = 'Bearer realm="fluxfarm"'
     # ASCII: whatever text got into a message, it can be sent.
-    content = json.dumps(details.model_dump(exclude_none=True))
+    content = json.dumps(details.model_dump(mode="json", exclude_none=True))
     return Response(content, error.status, more, media_type=PROBLEM_JSON)
 
 

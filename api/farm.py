@@ -11,12 +11,15 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from api.waiting import Changes
-from fluxfarm import outbound
+from fluxfarm import outbound, webhooks
+from fluxfarm.outbound import Outlet
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.dispatcher import Dispatcher
+from storage.notifier import Notifier
 from storage.objects import HASTY, ObjectStore, make_store
 from storage.queue import Queue
+from storage.sealing import Sealer
 
 PICTURE_THREADS: Final = 8  #: requests that fetch or redraw pictures at once; the other threads stay free for the rest
 FETCH_SECONDS: Final = 10.0  #: for one reference URL, from the DNS query to the last byte
@@ -32,13 +35,16 @@ class Farm:
     database: Database
     queue: Queue
     dispatcher: Dispatcher
+    notifier: Notifier
+    sealer: Sealer
+    outlet: Outlet  #: where webhooks may go
     store: ObjectStore
     changes: Changes
     fetch: Fetch  #: the picture behind a stranger's URL
     pictures: CapacityLimiter  #: threads for what may take seconds: fetching and redrawing pictures
 
     @classmethod
-    def open(cls, settings: Settings, fetch: Fetch | None = None) -> Self:
+    def open(cls, settings: Settings, fetch: Fetch | None = None, outlet: Outlet = webhooks.OUTLET) -> Self:
         """The parts that the settings name."""
         database = Database.from_settings(settings)
         queue = Queue(settings)
@@ -47,6 +53,9 @@ class Farm:
             database=database,
             queue=queue,
             dispatcher=Dispatcher(database, queue, window=settings.window),
+            notifier=Notifier(database, queue),
+            sealer=Sealer.from_settings(settings),
+            outlet=outlet,
             store=make_store(settings, HASTY),
             changes=Changes(settings.database_url),
             fetch=fetch or partial(fetch_picture, settings),

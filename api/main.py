@@ -14,18 +14,20 @@ from api import errors
 from api.farm import Farm, Fetch
 from api.openapi import Methods, describer
 from api.replies import Replies
-from api.routes import assets, health, jobs, keys, models, objects, progress, references, workers
+from api.routes import assets, health, jobs, keys, models, objects, progress, references, retries, webhooks, workers
 from fluxfarm import __version__
 from fluxfarm.logs import configure_logging
+from fluxfarm.outbound import Outlet
 from fluxfarm.settings import Settings
+from fluxfarm.webhooks import OUTLET
 
-ROUTERS = (jobs, progress, references, assets, objects, models, workers, keys, health)
+ROUTERS = (retries, jobs, progress, references, assets, objects, models, workers, webhooks, keys, health)
 
 
-def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, outlet: Outlet = OUTLET) -> FastAPI:
     """The application; settings come from the environment unless given, and nothing connects before it starts.
 
-    ``fetch`` replaces the way to strangers' URLs, for tests on loopback.
+    ``fetch`` replaces the way to strangers' pictures, ``outlet`` that to their webhooks, for tests on loopback.
     """
     if settings is None:
         settings = Settings()
@@ -33,7 +35,7 @@ def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None) 
     app = FastAPI(
         title="Fluxfarm",
         version=__version__,
-        lifespan=_lifespan(settings, fetch),
+        lifespan=_lifespan(settings, fetch, outlet),
         docs_url=None,  # its page loads scripts from a foreign server, next to which nobody should type a key
         redoc_url=None,
         redirect_slashes=False,
@@ -47,12 +49,14 @@ def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None) 
     return app
 
 
-def _lifespan(settings: Settings, fetch: Fetch | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    settings: Settings, fetch: Fetch | None, outlet: Outlet
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
         logging.getLogger("uvicorn.access").addFilter(_without_query)
-        farm = app.state.farm = Farm.open(settings, fetch)
+        farm = app.state.farm = Farm.open(settings, fetch, outlet)
         listener = asyncio.create_task(farm.changes.listen(), name="listen")
         try:
             yield

@@ -14,8 +14,10 @@ from pydantic.json_schema import models_json_schema
 from api.dialects.native import NewJob
 from api.errors import ProblemDetails
 from api.routes.keys import NewKey
+from api.routes.retries import RetryMany
+from api.routes.webhooks import NewWebhook
 
-_BODIES: Final[tuple[type[BaseModel], ...]] = (NewJob, NewKey, ProblemDetails)
+_BODIES: Final[tuple[type[BaseModel], ...]] = (NewJob, NewKey, RetryMany, NewWebhook, ProblemDetails)
 _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
 _PARAMETER: Final = re.compile(r"\\\{(\w+)\\\}")
 _DESCRIPTION: Final = (
@@ -40,7 +42,8 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
     for operations in found["paths"].values():
         for operation in operations.values():
-            operation["responses"].pop("422", None)  # invalid parameters are a 400 here
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]  # invalid parameters are a 400 here
     schemas: dict[str, Any] = found.setdefault("components", {}).setdefault("schemas", {})
     for name in _NOT_OURS:
         schemas.pop(name, None)

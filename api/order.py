@@ -80,6 +80,8 @@ class Order:
     lane: Lane = Lane.INTERACTIVE
     deadline: datetime | None = None
     tags: tuple[str, ...] = field(default=())
+    external_id: str | None = None
+    webhook: str | None = None  #: an endpoint's id or a URL
 
     @property
     def has_outside_pictures(self) -> bool:

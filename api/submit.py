@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
 import structlog
 from anyio import to_thread
 from fastapi.concurrency import run_in_threadpool
 
+from api.airecords import job_url
 from api.auth import allowed
 from api.farm import Farm
+from api.idempotency import REPLAYED, Guard, released_on_failure
 from api.order import Inline, Order, Source, Uploaded
+from api.targets import FIELD, look_up, new_secret, read_target
 from fluxfarm.catalog import find_model
-from fluxfarm.errors import BadRequest, FluxfarmError, InvalidReference, NoRoute, Unavailable
+from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, InvalidReference, NoRoute, Unavailable
 from fluxfarm.request import RenderRequest
 from fluxfarm.settings import Settings
 from fluxfarm.sizes import Size
@@ -23,22 +26,43 @@ from storage.objects import job_prefix, object_key
 from storage.pictures import Picture, sanitise
 from storage.queue import local_queue
 from storage.records import Job
-from storage.repository import jobs, references, tenants
+from storage.repository import endpoints, idempotency, jobs, references, tenants
+from storage.repository.idempotency import Taken
 
+ACCEPTED = 202
+POLL_AFTER = "1"  #: seconds, as a header
 OUTSIDE = 0  #: the attempt number under which a job's own references are kept; renders count from 1
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that is stored; ``replayed`` is the status of the first reply when its ``Idempotency-Key`` came again."""
+
+    job: Job
+    replayed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
-    """An order that may become a job of this tenant; ``uploaded`` are the references that it names by id."""
+    """An order that may become a job of this tenant; ``uploaded`` are the references that it names by id.
+
+    ``target`` is who is told of its end, ``webhook_id`` the endpoint if it exists already.
+    """
 
     uuid: UUID
     tenant_id: UUID
     order: Order
     queue: str
     uploaded: dict[str, tuple[str, Size]]
+    call: Taken | None
+    target: str | None
+    webhook_id: str | None
+
+    @property
+    def has_new_url(self) -> bool:
+        return self.target is not None and self.webhook_id is None
 
     def new_job(self, request: RenderRequest) -> jobs.NewJob:
         order = self.order
@@ -52,32 +76,34 @@ class _Entry:
             provider=order.provider,
             tags=order.tags,
             deadline=order.deadline,
+            external_id=order.external_id,
+            webhook_id=self.webhook_id,
         )
 
 
-async def submit(farm: Farm, secret: str, read_order: Callable[[], Order]) -> Job:
+async def submit(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guard | None = None) -> Accepted:
     """Store the order as a QUEUED job and send for a worker; when this returns, the job is committed.
 
-    Pictures from outside are fetched and redrawn between two transactions, in threads of their own, so that slow
-    servers of strangers cost the other callers nothing.
+    Pictures from outside are fetched and redrawn, and the host of a new webhook is looked up, between two
+    transactions, in threads of their own, so that slow servers of strangers cost the other callers nothing. With a
+    ``guard`` the same call again gives the first job.
 
     Raises:
         FluxfarmError: any leaf but those of RenderError; then nothing is stored.
     """
-    entered = await run_in_threadpool(_enter, farm, secret, read_order)
-    if isinstance(entered, Job):
+    entered = await run_in_threadpool(_enter, farm, secret, read_order, guard)
+    if isinstance(entered, Accepted):
         return entered
-    pictures = await to_thread.run_sync(_collect, farm, entered.order, limiter=farm.pictures)
-    return await run_in_threadpool(_enter_with_pictures, farm, secret, entered, pictures)
+    pictures = await to_thread.run_sync(_collect, farm, entered, limiter=farm.pictures)
+    return Accepted(await run_in_threadpool(_enter_with_pictures, farm, secret, entered, pictures))
 
 
-def route(settings: Settings, order: Order) -> str:
-    """The queue of those who can render the order.
+def route(settings: Settings, slug: str) -> str:
+    """The queue of those who can render the model.
 
     Raises:
         NoRoute: nobody here ever can; the message says why and what to do.
     """
-    slug = order.request.model
     if any(source.slug in (slug, *find_model(slug).aliases) for source in settings.models):
         return local_queue(slug)
     if not find_model(slug).is_local:
@@ -98,27 +124,49 @@ def dispatch(farm: Farm, queue: str) -> None:
         log.warning("dispatch_postponed", queue=queue, error=error.code)
 
 
-def _enter(farm: Farm, secret: str, read_order: Callable[[], Order]) -> _Entry | Job:
-    """Check everything, and store the job unless pictures must be fetched or redrawn first."""
+def accepted_headers(farm: Farm, accepted: Accepted) -> dict[str, str]:
+    """Where the job is read, when to look, and whether the call was a replay."""
+    headers = {"Location": job_url(farm, accepted.job)}
+    if not accepted.job.status.is_final:
+        headers["Retry-After"] = POLL_AFTER
+    if accepted.replayed is not None:
+        headers[REPLAYED] = "true"
+    return headers
+
+
+def _enter(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guard | None) -> _Entry | Accepted:
+    """Check everything, and store the job unless something outside must be looked at first."""
+    uuid = uuid4()
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret))
+        call = None if guard is None else guard.call(key.tenant_id, uuid)
+        # Before the order is read: a deadline that has passed meanwhile must not make a replay look like a mistake.
+        if (first := idempotency.take(session, call)) is not None:
+            return Accepted(first.job, first.status_code)
         order = read_order()
-        queue = route(farm.settings, order)
+        target = read_target(farm, order.webhook)
+        queue = route(farm.settings, order.request.model)
         named = {image.id for image in order.images if isinstance(image, Uploaded)}
         rows = references.find(session, key.tenant_id, named).values()
         entry = _Entry(
-            uuid=uuid4(),
+            uuid=uuid,
             tenant_id=key.tenant_id,
             order=order,
             queue=queue,
+            call=call,
+            target=target,
+            webhook_id=None if target is None else endpoints.resolve(session, key.tenant_id, target),
             uploaded={row.id: (row.object_key, Size(row.width, row.height)) for row in rows},
         )
         _check_uploaded(entry)
-        if order.has_outside_pictures:
+        if order.has_outside_pictures or entry.has_new_url:
             return entry
         job = jobs.create(session, entry.new_job(_request(entry, {})))
-    dispatch(farm, queue)
-    return job
+        idempotency.finish(session, call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
+        has_room = farm.dispatcher.has_room(session, queue)
+    if has_room:
+        dispatch(farm, queue)
+    return Accepted(job)
 
 
 def _check_uploaded(entry: _Entry) -> None:
@@ -128,16 +176,19 @@ def _check_uploaded(entry: _Entry) -> None:
             raise InvalidReference(message, param=f"promptObject.images.{index}")
 
 
-def _collect(farm: Farm, order: Order) -> dict[int, Picture]:
-    """The pictures from outside, redrawn, by their place in the order; nothing is stored yet."""
+def _collect(farm: Farm, entry: _Entry) -> dict[int, Picture]:
+    """The pictures from outside, redrawn, by their place in the order, and a look at the webhook; nothing is stored."""
     found: dict[int, Picture] = {}
-    for index, image in enumerate(order.images):
-        if not isinstance(image, Uploaded):
-            try:
-                found[index] = _picture(farm, image)
-            except BadRequest as error:
-                error.param = f"promptObject.images.{index}"
-                raise
+    with released_on_failure(farm, entry.call):
+        if entry.target is not None and entry.has_new_url:
+            look_up(farm, entry.target, FIELD)
+        for index, image in enumerate(entry.order.images):
+            if not isinstance(image, Uploaded):
+                try:
+                    found[index] = _picture(farm, image)
+                except BadRequest as error:
+                    error.param = f"promptObject.images.{index}"
+                    raise
     return found
 
 
@@ -149,13 +200,18 @@ def _picture(farm: Farm, image: Source) -> Picture:
 def _enter_with_pictures(farm: Farm, secret: str, entry: _Entry, pictures: dict[int, Picture]) -> Job:
     keys = {index: object_key(entry.tenant_id, entry.uuid, OUTSIDE, index, "png") for index in pictures}
     sizes = {index: (keys[index], Size(picture.width, picture.height)) for index, picture in pictures.items()}
-    request = _request(entry, sizes)
-    with _all_or_nothing(farm, entry):
+    with released_on_failure(farm, entry.call), all_or_nothing(farm, entry.tenant_id, entry.uuid):
+        request = _request(entry, sizes)
         for index, picture in pictures.items():
             farm.store.put(keys[index], picture.png, "image/png")
         with farm.database.transaction() as session:
             allowed(tenants.authenticate(session, secret))  # again: the key may have been revoked meanwhile
+            if entry.target is not None:
+                sealed = farm.sealer.seal(new_secret())
+                webhook_id = endpoints.resolve_or_create(session, entry.tenant_id, entry.target, sealed)
+                entry = replace(entry, webhook_id=webhook_id)
             job = jobs.create(session, entry.new_job(request))
+            idempotency.finish(session, entry.call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
     dispatch(farm, entry.queue)
     return job
 
@@ -169,12 +225,19 @@ def _request(entry: _Entry, outside: dict[int, tuple[str, Size]]) -> RenderReque
 
 
 @contextmanager
-def _all_or_nothing(farm: Farm, entry: _Entry) -> Iterator[None]:
+def all_or_nothing(farm: Farm, tenant_id: UUID, uuid: UUID) -> Iterator[None]:
+    """Takes the objects of a job away again when the job was not stored.
+
+    A commit whose answer was lost may have stored it: then they stay, as a job without its pictures would be lost.
+    """
     try:
         yield
+    except DatabaseUnavailable:
+        log.warning("objects_left", job=str(uuid), error=DatabaseUnavailable.code)
+        raise
     except BaseException:
         try:
-            farm.store.delete_prefix(job_prefix(entry.tenant_id, entry.uuid))
+            farm.store.delete_prefix(job_prefix(tenant_id, uuid))
         except FluxfarmError as error:
-            log.warning("objects_left", job=str(entry.uuid), error=error.code)
+            log.warning("objects_left", job=str(uuid), error=error.code)
         raise

@@ -1,47 +1,85 @@
-"""``make bench``: every measurement, as tables."""
+"""``make bench``: every measurement as a table; ``make bench ARGS=dispatch`` only one of them."""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from bench import dispatch, overhead, traffic
 from bench.farms import running_farm
-from bench.overhead import PROMPT, measure
-from bench.traffic import measure_polls, measure_posts
+from bench.plot import log_log
 from fluxfarm.catalog import KLEIN_SMALL
 from fluxfarm.client import Client
 
+PLOT = Path(__file__).parent.parent / "docs" / "pictures" / "dispatch.svg"
 
-def main() -> None:
-    """Measure on this machine; one thread of torch stands for the GPU, the other core is the farm's."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    console = Console()
-    overhead = Table("render", "bare, renders/s", "farm, renders/s", "farm / bare", "worst round", title="Overhead")
-    traffic = Table("call", "per second", "p50, ms", "p99, ms", title="One API process, 16 connections")
+
+def show_overhead() -> Table:
+    """One thread of torch stands for the GPU; the other core is the farm's."""
+    table = Table("render", "bare, renders/s", "farm, renders/s", "farm / bare", "worst round", title="Overhead")
     with (
         running_farm() as farm,
         Client(farm.url, farm.api_key) as client,
         tempfile.TemporaryDirectory() as models,
     ):
-        for found in measure(client, Path(models)):
-            overhead.add_row(
-                found.load.name,
-                f"{found.bare:.2f}",
-                f"{found.farm:.2f}",
-                f"{found.ratio:.3f}",
-                f"{found.worst:.3f}",
-            )
-        record = client.wait(client.submit(PROMPT, model=KLEIN_SMALL.slug, size="64x64", steps=1).uuid)
-        polls = measure_polls(farm.url, farm.api_key, str(record.uuid))
-        for rate in (polls, measure_posts(farm.url, farm.api_key)):
-            traffic.add_row(rate.name, f"{rate.per_second:.0f}", f"{rate.p50:.1f}", f"{rate.p99:.1f}")
-    console.print(overhead)
-    console.print(traffic)
+        for found in overhead.measure(client, Path(models)):
+            figures = (found.bare, found.farm, found.ratio, found.worst)
+            table.add_row(found.load.name, *(f"{figure:.3f}" for figure in figures))
+    return table
+
+
+def show_traffic() -> Table:
+    """Polls of one job, then jobs accepted; the worker renders beside it as it would."""
+    table = Table("call", "per second", "p50, ms", "p99, ms", title="One API process, 16 connections")
+    with running_farm() as farm, Client(farm.url, farm.api_key) as client:
+        submitted = client.submit(overhead.PROMPT, model=KLEIN_SMALL.slug, size="64x64", steps=1)
+        record = client.wait(submitted.uuid)
+        polls = traffic.measure_polls(farm.url, farm.api_key, str(record.uuid))
+        for rate in (polls, traffic.measure_posts(farm.url, farm.api_key)):
+            table.add_row(rate.name, f"{rate.per_second:.0f}", f"{rate.p50:.1f}", f"{rate.p99:.1f}")
+    return table
+
+
+def show_dispatch() -> Table:
+    """The cost of a turn and of a window's tickets, and its plot."""
+    table = Table("queued rows", "turn, ms", "worst", "6 tickets, ms", "worst", title="Picking the next job")
+    costs = list(dispatch.measure())
+    for cost in costs:
+        figures = (cost.turn, cost.turn_worst, cost.dispatch, cost.dispatch_worst)
+        table.add_row(f"{cost.rows:,}", *(f"{figure:.2f}" for figure in figures))
+    lines = {
+        "one turn (claim, charge, attempt, event)": [(cost.rows, cost.turn) for cost in costs],
+        f"{dispatch.TICKETS} tickets in fair order": [(cost.rows, cost.dispatch) for cost in costs],
+    }
+    PLOT.write_text(log_log("Picking the next job", "queued rows", "milliseconds", lines), encoding="utf-8")
+    return table
+
+
+SHOWS: dict[str, Callable[[], Table]] = {
+    "overhead": show_overhead,
+    "traffic": show_traffic,
+    "dispatch": show_dispatch,
+}
+
+
+def main(wanted: list[str]) -> int:
+    """Measure what was asked for, or everything."""
+    if unknown := set(wanted) - SHOWS.keys():
+        sys.stderr.write(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(SHOWS)}\n")
+        return 2
+    os.environ["OMP_NUM_THREADS"] = "1"
+    console = Console()
+    for name, show in SHOWS.items():
+        if not wanted or name in wanted:
+            console.print(show())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -94,6 +94,9 @@ class AiRecord(_Part):
     lane: Lane
     campaign: str | None
     tags: list[str]
+    external_id: str | None  #: the caller's own name of the job
+    webhook: str | None = None  #: the endpoint that is told of the end
+    retry_of: UUID | None  #: the job that this one tries again
     deadline: Moment | None
     started_at: Moment | None
     finished_at: Moment | None

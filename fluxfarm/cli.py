@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from fluxfarm import __version__, cli_farm, cli_render
+from fluxfarm import __version__, cli_farm, cli_render, cli_retry
 from fluxfarm.cli_keys import keys
 from fluxfarm.cli_options import Force, Json, Output, Place, Uuid, client_of
 from fluxfarm.cli_output import (
@@ -31,8 +31,9 @@ from fluxfarm.cli_output import (
     show_record,
     show_table,
 )
+from fluxfarm.cli_webhooks import webhooks
 from fluxfarm.client_options import RenderOptions
-from fluxfarm.errors import Conflict, FluxfarmError
+from fluxfarm.errors import Conflict, FluxfarmError, InvalidField
 from fluxfarm.jobs import JobState, Lane
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys, name="keys")
+app.add_typer(webhooks, name="webhooks")
 app.command()(cli_farm.up)
 app.command()(cli_farm.demo)
 app.command()(cli_farm.doctor)
@@ -146,12 +148,13 @@ def list_(
     status: Annotated[JobState | None, typer.Option(help="Only jobs in this state.", case_sensitive=False)] = None,
     campaign: Annotated[str | None, typer.Option(help="Only jobs of this campaign.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only jobs with this tag.")] = None,
+    error: Annotated[str | None, typer.Option(help="Only jobs that ended with this code.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     json: Json = False,
 ) -> None:
     """List jobs, the newest first."""
     with client_of(context) as client:
-        records = list(islice(client.iterate(status=status, campaign=campaign, tag=tag), limit))
+        records = list(islice(client.iterate(status=status, campaign=campaign, tag=tag, error=error), limit))
     if json:
         show_json({"data": [as_json(record) for record in records]})
         return
@@ -177,6 +180,28 @@ def cancel(context: typer.Context, uuid: Uuid, *, json: Json = False) -> None:
         show_json({"aiRecord": as_json(record)})
     else:
         show(f"{record.uuid} {record.status}")
+
+
+@app.command()
+def retry(
+    context: typer.Context,
+    uuid: Annotated[str | None, typer.Argument(metavar="[UUID]", help="The job.")] = None,
+    *,
+    failed: Annotated[bool, typer.Option("--failed", help="Every failed job that fits, each one once.")] = False,
+    error: Annotated[str | None, typer.Option(help="With --failed: only those with this error code.")] = None,
+    campaign: Annotated[str | None, typer.Option(help="With --failed: only those of this campaign.")] = None,
+    tag: Annotated[str | None, typer.Option(help="With --failed: only those with this tag.")] = None,
+    json: Json = False,
+) -> None:
+    """Try a failed or canceled job again, as a new job with the same seeds."""
+    narrowed = any(word is not None for word in (error, campaign, tag))
+    if (uuid is None) != failed or (narrowed and not failed):
+        raise InvalidField("Name one job, or say --failed with --error, --campaign or --tag.", param="uuid")
+    with client_of(context) as client:
+        if uuid is None:
+            cli_retry.failed(client, error=error, campaign=campaign, tag=tag, machine=json)
+        else:
+            cli_retry.one(client, uuid, machine=json)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
+from urllib.parse import quote
 from uuid import UUID
 
 from fluxfarm.airecord import AiRecord
@@ -14,11 +15,15 @@ from fluxfarm.client_events import JobEvent, parse
 from fluxfarm.client_options import Image, RenderOptions, body_of
 from fluxfarm.client_place import locate, read_settings
 from fluxfarm.client_replies import (
+    DeliveryReply,
     KeyReply,
     ModelReply,
     Page,
     ReferenceReply,
     Rendered,
+    RetriedReply,
+    SkippedJob,
+    WebhookReply,
     WorkerReply,
     read_page,
     read_record,
@@ -43,7 +48,7 @@ class Client:
     """One farm, seen from a program; use it as a context manager, or call ``close``.
 
     Every error is a leaf of ``fluxfarm.errors``: the one that the farm raised, or ``Unavailable`` when no farm answers.
-    Only GETs are repeated. Times are seconds.
+    Only GETs are repeated, and what has an idempotency key. Times are seconds.
     """
 
     def __init__(
@@ -55,7 +60,7 @@ class Client:
         patience: float = PATIENCE,
         settings: Settings | None = None,
     ) -> None:
-        """``timeout`` bounds one read or write, ``patience`` the repetition of a GET when the connection breaks.
+        """``timeout`` bounds one read or write, ``patience`` a repetition when the connection breaks.
 
         Raises:
             Unavailable: no farm is named and none runs here.
@@ -89,17 +94,23 @@ class Client:
         references = [self._reference(image) for image in options.get("images", ())]
         return body_of(prompt, options.get("model") or self.default_model(), references, options)
 
-    def submit(self, prompt: str, **options: Unpack[RenderOptions]) -> AiRecord:
-        """Hand in a job; it is committed when this returns. It is sent once: on ``Unavailable`` look before repeating.
+    def submit(self, prompt: str, *, idempotency_key: str | None = None, **options: Unpack[RenderOptions]) -> AiRecord:
+        """Hand in a job; it is committed when this returns.
+
+        It is sent once: on ``Unavailable`` look before repeating. With an ``idempotency_key`` it is repeated here when
+        the connection breaks, and may be repeated by the caller: the same call with the same key is one job. Files
+        are uploaded anew each time, which makes another call of it: name references by their ids instead.
 
         Raises:
             BadRequest: the leaf tells what does not fit.
+            ExternalIdTaken: another job has the ``external_id``; ``job`` is its uuid.
+            IdempotencyKeyReused: the key came before with another call.
         """
-        return self.submit_prepared(self.prepare(prompt, **options))
+        return self.submit_prepared(self.prepare(prompt, **options), idempotency_key=idempotency_key)
 
-    def submit_prepared(self, body: Mapping[str, object]) -> AiRecord:
+    def submit_prepared(self, body: Mapping[str, object], *, idempotency_key: str | None = None) -> AiRecord:
         """Hand in what ``prepare`` made."""
-        return read_record(self._transport.post("/v1/jobs", body))
+        return read_record(self._transport.post("/v1/jobs", body, key=idempotency_key))
 
     def render(self, prompt: str, *, timeout: float | None = 600.0, **options: Unpack[RenderOptions]) -> Rendered:
         """Submit, wait and download.
@@ -200,20 +211,27 @@ class Client:
         status: JobState | str | None = None,
         campaign: str | None = None,
         tag: str | None = None,
+        error: str | None = None,
+        external_id: str | None = None,
         cursor: str | None = None,
         limit: int | None = None,
     ) -> Page:
-        """One page of records, the newest first."""
-        params = {"status": status, "campaign": campaign, "tag": tag, "cursor": cursor, "limit": limit}
-        return read_page(self._transport.get("/v1/jobs", params))
+        """One page of records, the newest first; ``error`` is the code that a job ended with."""
+        params = {"status": status, "campaign": campaign, "tag": tag, "error": error, "externalId": external_id}
+        return read_page(self._transport.get("/v1/jobs", params | {"cursor": cursor, "limit": limit}))
 
     def iterate(
-        self, *, status: JobState | str | None = None, campaign: str | None = None, tag: str | None = None
+        self,
+        *,
+        status: JobState | str | None = None,
+        campaign: str | None = None,
+        tag: str | None = None,
+        error: str | None = None,
     ) -> Iterator[AiRecord]:
         """Every record that fits, page after page."""
         cursor: str | None = None
         while True:
-            page = self.list(status=status, campaign=campaign, tag=tag, cursor=cursor)
+            page = self.list(status=status, campaign=campaign, tag=tag, error=error, cursor=cursor)
             yield from page.data
             cursor = page.next_cursor
             if cursor is None:
@@ -226,6 +244,38 @@ class Client:
             Conflict: it has already ended.
         """
         return read_record(self._transport.post(f"{_path(uuid)}/cancel"))
+
+    def retry(self, uuid: UUID | str, *, idempotency_key: str | None = None) -> AiRecord:
+        """Try a FAILED or CANCELED job again; gives the new job, which has the same seeds.
+
+        Raises:
+            Conflict: its state does not allow it.
+            AlreadyRetried: it has a retry; ``job`` is its uuid.
+            ReferenceGone: a picture that it needs was deleted.
+        """
+        return read_record(self._transport.post(f"{_path(uuid)}/retry", key=idempotency_key))
+
+    def retry_failed(
+        self, *, error: str | None = None, campaign: str | None = None, tag: str | None = None, limit: int | None = None
+    ) -> RetriedReply:
+        """Try FAILED jobs again, the newest ``limit`` that fit or all, each one once; up to 1,000 in a transaction.
+
+        When it breaks off, repeat it: what was retried is not retried again.
+        """
+        made: list[UUID] = []
+        skipped: list[SkippedJob] = []
+        cursor: str | None = None
+        while limit is None or len(made) < limit:
+            most = None if limit is None else min(limit - len(made), 1000)
+            said = {"error": error, "campaign": campaign, "tag": tag, "limit": most, "cursor": cursor}
+            sent = {name: value for name, value in said.items() if value is not None}
+            done = read_reply(RetriedReply, self._transport.post("/v1/jobs/retry", sent))
+            made += done.jobs
+            skipped += done.skipped
+            cursor = done.next_cursor
+            if cursor is None:
+                break
+        return RetriedReply(jobs=made, skipped=skipped, next_cursor=cursor)
 
     def delete(self, uuid: UUID | str) -> None:
         """Erase the record, its pictures and its prompt."""
@@ -273,6 +323,24 @@ class Client:
     def revoke_key(self, key_id: UUID | str) -> None:
         """Stop a key at once."""
         self._transport.send("DELETE", f"/v1/keys/{_uuid(key_id)}")
+
+    def webhooks(self) -> Sequence[WebhookReply]:
+        """The endpoints that are told of the ends of jobs, without their secrets."""
+        return read_rows(WebhookReply, self._transport.get("/v1/webhooks"))
+
+    def create_webhook(self, url: str) -> WebhookReply:
+        """A new endpoint; what verifies its messages is in ``secret``."""
+        return read_reply(WebhookReply, self._transport.post("/v1/webhooks", {"url": url}))
+
+    def replay_webhook(self, delivery_id: str) -> DeliveryReply:
+        """Send a message again, under the same id.
+
+        Raises:
+            NotFound: there is no such delivery.
+            Conflict: its endpoint is disabled.
+        """
+        path = f"/v1/webhooks/deliveries/{quote(delivery_id, safe='')}/replay"
+        return read_reply(DeliveryReply, self._transport.post(path))
 
 
 def _content(path: Path) -> bytes:

@@ -26,6 +26,8 @@ class RenderOptions(TypedDict, total=False):
     images: Sequence[Image]  #: files and bytes are uploaded; reference ids, https URLs and data URIs go as they are
     lane: Lane | str
     tags: Sequence[str]
+    external_id: str  #: your own name of the job; the farm refuses a second one of that name
+    webhook: str  #: who is told of the job's end: an id of ``create_webhook``, or an https URL
     deadline: datetime  #: without a time zone: local time
     provider: str
     extra: Mapping[str, object]  #: more fields of promptObject
@@ -55,6 +57,8 @@ def body_of(prompt: str, model: str, references: Sequence[str], options: RenderO
         "provider": options.get("provider"),
         "lane": options.get("lane"),
         "tags": [*options["tags"]] if options.get("tags") else None,
+        "externalId": options.get("external_id"),
+        "webhook": options.get("webhook"),
         "deadline": deadline.astimezone().isoformat() if deadline is not None else None,
     }
     return {name: value for name, value in body.items() if value is not None}

@@ -63,12 +63,47 @@ class KeyReply(_Reply):
     last_used_at: datetime | None = None
 
 
+class WebhookReply(_Reply):
+    """An endpoint that is told of the ends of jobs; ``secret`` verifies its messages, told when it is made."""
+
+    id: str
+    url: str
+    secret: str | None = None
+    created_at: datetime | None = None
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+
+
+class DeliveryReply(_Reply):
+    """One message to an endpoint; ``job`` is None for a test."""
+
+    id: str
+    type: str = ""
+    state: str = ""
+    job: UUID | None = None
+
+
 class ReferenceReply(_Reply):
     """An uploaded reference; ``id`` is what ``images`` takes."""
 
     id: str
     width: int | None = None
     height: int | None = None
+
+
+class SkippedJob(_Reply):
+    """A job that cannot be tried again as it stands; ``code`` says why."""
+
+    job: UUID
+    code: str
+
+
+class RetriedReply(_Reply):
+    """What one bulk retry came to; ``next_cursor`` is None when nothing more fits."""
+
+    jobs: list[UUID]
+    skipped: list[SkippedJob] = []
+    next_cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

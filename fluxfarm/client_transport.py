@@ -13,13 +13,24 @@ from typing import Any, Final
 import httpx
 
 from fluxfarm import __version__
-from fluxfarm.errors import Forbidden, InvalidField, LinkExpired, NotFound, StoreUnavailable, Unauthorized, Unavailable
+from fluxfarm.errors import (
+    Forbidden,
+    IdempotencyInFlight,
+    InvalidField,
+    InvalidIdempotencyKey,
+    LinkExpired,
+    NotFound,
+    StoreUnavailable,
+    Unauthorized,
+    Unavailable,
+)
 from fluxfarm.problems import from_response, seconds_of
 
 CONNECT_TIMEOUT: Final = 10.0  #: seconds
 BUSY_PATIENCE: Final = 10.0  #: seconds that a GET is repeated while the farm answers 503
 FIRST_DELAY: Final = 0.1  #: seconds before the first repetition; doubles up to
 LONGEST_DELAY: Final = 5.0  #: seconds
+MAX_KEY: Final = 255  #: characters of an idempotency key
 SILENCE: Final = 60.0  #: seconds without a byte after which an event stream counts as broken
 START_ONE: Final = "Start one with 'fluxfarm up', or name another with FLUXFARM_URL."
 
@@ -60,6 +71,13 @@ def _headers(api_key: str) -> dict[str, str]:
     return headers | {"authorization": f"Bearer {api_key}"}
 
 
+def _visible(key: str) -> str:
+    if not 1 <= len(key) <= MAX_KEY or not all("!" <= character <= "~" for character in key) or key[0] == '"':
+        message = f"An idempotency key is one word of 1 to {MAX_KEY} visible ASCII characters, a UUID for one."
+        raise InvalidIdempotencyKey(message)
+    return key
+
+
 def encode(body: Mapping[str, object]) -> bytes:
     """JSON, in ASCII, so that text which UTF-8 cannot hold reaches the farm and gets its answer.
 
@@ -73,10 +91,10 @@ def encode(body: Mapping[str, object]) -> bytes:
 
 
 class Transport:
-    """One farm's connection pool; GETs are repeated when the connection breaks, nothing else is."""
+    """One farm's connection pool; what cannot be done twice is repeated when the connection breaks, nothing else is."""
 
     def __init__(self, url: str, api_key: str, *, timeout: float, patience: float) -> None:
-        """``timeout`` bounds a single read or write, ``patience`` the repetition of GETs; both in seconds."""
+        """``timeout`` bounds a single read or write, ``patience`` a repetition; both in seconds."""
         self.url = farm_url(url)
         self.timeout = timeout
         self.patience = patience
@@ -100,13 +118,17 @@ class Transport:
         Raises:
             Unavailable: the farm cannot be reached, or stays busy; other leaves by the code of the reply.
         """
-        started, delay = time.monotonic(), FIRST_DELAY
-        longest = max(self.patience, patience)
         timeout = httpx.Timeout(self.timeout + held, connect=min(CONNECT_TIMEOUT, self.timeout))
+        longest = max(self.patience, patience)
+        return self._repeated("GET", path, longest, params=_query(params), timeout=timeout)
+
+    def _repeated(self, method: str, path: str, longest: float, **options: Any) -> httpx.Response:
+        """A request that may be sent again: on a broken connection, a busy farm, or a twin that is in flight."""
+        started, delay = time.monotonic(), FIRST_DELAY
         while True:
             try:
-                response = self.send("GET", path, params=_query(params), timeout=timeout)
-            except Unavailable as error:
+                return self.send(method, path, **options)
+            except (Unavailable, IdempotencyInFlight) as error:
                 broken = isinstance(error.__cause__, _BROKEN)
                 busy = error.__cause__ is None
                 limit = max(longest, BUSY_PATIENCE) if busy else longest
@@ -115,8 +137,6 @@ class Transport:
                     raise
                 time.sleep(pause)
                 delay = min(2 * delay, LONGEST_DELAY)
-            else:
-                return response
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request, sent once.
@@ -130,11 +150,15 @@ class Transport:
             raise from_response(response, f"The farm at {self.url}")
         return response
 
-    def post(self, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
-        """POST of a JSON object, sent once."""
-        if body is None:
-            return self.send("POST", path)
-        return self.send("POST", path, content=encode(body), headers={"content-type": "application/json"})
+    def post(self, path: str, body: Mapping[str, object] | None = None, *, key: str | None = None) -> httpx.Response:
+        """POST of a JSON object, sent once; with an idempotency ``key`` it is repeated as a GET is."""
+        options: dict[str, Any] = {"headers": {}}
+        if body is not None:
+            options = {"content": encode(body), "headers": {"content-type": "application/json"}}
+        if key is None:
+            return self.send("POST", path, **options)
+        options["headers"]["idempotency-key"] = _visible(key)
+        return self._repeated("POST", path, self.patience, **options)
 
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:

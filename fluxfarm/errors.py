@@ -10,6 +10,7 @@ FluxfarmError
 │   ├── InvalidReference       400  invalid_reference      not an image, animated, too large in pixels
 │   ├── ForbiddenUrl           400  forbidden_url          a URL that the farm will not open
 │   ├── UnreachableUrl         400  unreachable_url        a URL that did not answer with an image in time
+│   ├── InvalidIdempotencyKey  400  invalid_idempotency_key  empty, over 255 characters, not visible ASCII
 │   └── NoRoute                400  no_route               no provider here can ever serve this request
 ├── Unauthorized               401  invalid_api_key        no key, a wrong, expired or revoked one
 ├── Forbidden                  403  forbidden              the key lacks the scope; a link was altered
@@ -18,16 +19,20 @@ FluxfarmError
 │   └── ModelNotFound          404  model_not_found        the catalogue does not know this model
 ├── MethodNotAllowed           405  method_not_allowed
 ├── Conflict                   409  conflict               the job's state does not allow it
+│   ├── ExternalIdTaken        409  external_id_taken      another job of the tenant has this name
+│   ├── AlreadyRetried         409  already_retried        the job was retried before; that job is named
+│   └── IdempotencyInFlight    409  idempotency_in_flight  a call with this key is still worked on (try again)
 ├── PayloadTooLarge            413  payload_too_large
 ├── UnsupportedMediaType       415  unsupported_media_type
 ├── RangeNotSatisfiable        416  range_not_satisfiable
+├── IdempotencyKeyReused       422  idempotency_key_reused  the key came before, with another call
 ├── TooManyRequests            429  too_many_requests      (try again after ``retry_after``)
 ├── InternalError              500  internal_error         a fault of ours; logged with the request id
 ├── Unavailable                503  unavailable            a part of the farm is down (try again)
 │   ├── DatabaseUnavailable    503  database_unavailable
 │   ├── BrokerUnavailable      503  broker_unavailable
 │   └── StoreUnavailable       503  store_unavailable
-└── RenderError                     ends or postpones an attempt; shown in the record, never as an HTTP status
+└── RenderError                     ends or postpones an attempt; shown in the record, not as an HTTP status
     ├── ModelUnavailable            model_unavailable      the weights are missing or broken (final)
     ├── PromptTooLong               prompt_too_long        more tokens than the model reads (final)
     ├── RenderFailed                render_failed          the pipeline raised (try again)
@@ -43,6 +48,7 @@ FluxfarmError
 from __future__ import annotations
 
 from typing import ClassVar
+from uuid import UUID
 
 
 class FluxfarmError(Exception):
@@ -115,6 +121,12 @@ class UnreachableUrl(BadRequest):
     code = "unreachable_url"
 
 
+class InvalidIdempotencyKey(BadRequest):
+    """The ``Idempotency-Key`` is empty, too long or malformed."""
+
+    code = "invalid_idempotency_key"
+
+
 class NoRoute(BadRequest):
     """No provider that is configured here can ever serve the request."""
 
@@ -162,10 +174,36 @@ class MethodNotAllowed(FluxfarmError):
 
 
 class Conflict(FluxfarmError):
-    """The present state does not allow it."""
+    """The present state does not allow it; ``job`` is the job that stands in the way, when it is another one."""
 
     code = "conflict"
     status = 409
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after: float | None = None, job: UUID | None = None
+    ) -> None:
+        """As any error, and the uuid of the other job."""
+        super().__init__(message, param=param, retry_after=retry_after)
+        self.job = job
+
+
+class ExternalIdTaken(Conflict):
+    """Another job of the tenant has this external id."""
+
+    code = "external_id_taken"
+
+
+class AlreadyRetried(Conflict):
+    """The job was retried before; a job is retried once, and its retry can be retried in turn."""
+
+    code = "already_retried"
+
+
+class IdempotencyInFlight(Conflict):
+    """A call with this ``Idempotency-Key`` is still worked on; the same call soon gets its reply."""
+
+    code = "idempotency_in_flight"
+    retryable = True
 
 
 class PayloadTooLarge(FluxfarmError):
@@ -187,6 +225,13 @@ class RangeNotSatisfiable(FluxfarmError):
 
     code = "range_not_satisfiable"
     status = 416
+
+
+class IdempotencyKeyReused(FluxfarmError):
+    """The ``Idempotency-Key`` came before, with another call."""
+
+    code = "idempotency_key_reused"
+    status = 422
 
 
 class TooManyRequests(FluxfarmError):
@@ -270,9 +315,10 @@ class DeviceLost(RenderError):
 
 
 class ReferenceGone(RenderError):
-    """A reference was deleted before the render could read it."""
+    """A reference was deleted before the render could read it; a retry by the caller is refused with 409."""
 
     code = "reference_gone"
+    status = 409
 
 
 class WorkerLost(RenderError):

@@ -66,7 +66,7 @@ def python(*arguments: str) -> tuple[str, ...]:
 
 
 def farm_parts(settings: Settings, access: Access) -> tuple[Part, ...]:
-    """API, worker, scheduler and Flower; ``settings`` is complete (see ``complete``)."""
+    """API, worker, webhooks, scheduler and Flower; ``settings`` is complete (see ``complete``)."""
     return (
         Part(
             name="api",
@@ -87,6 +87,7 @@ def farm_parts(settings: Settings, access: Access) -> tuple[Part, ...]:
             argv=python("workers", "local"),
             ready=lambda client, pid: _worker_is_ready(client, settings, access, pid),
         ),
+        Part(name="webhooks", argv=python("workers", "webhooks")),
         Part(name="scheduler", argv=python("workers", "scheduler")),
         Part(
             name="flower",

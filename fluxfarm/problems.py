@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+from uuid import UUID
 
 import httpx
 
@@ -74,7 +75,10 @@ def from_response(response: httpx.Response, place: str) -> FluxfarmError:
     if code and kind.code != code:
         message = f"{message} ({code})"
     retry_after = seconds_of(response.headers.get("retry-after"))
-    return kind(message, param=_text(problem, "param") or None, retry_after=retry_after)
+    error = kind(message, param=_text(problem, "param") or None, retry_after=retry_after)
+    if isinstance(error, errors.Conflict):
+        error.job = _job(problem)
+    return error
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:
@@ -88,6 +92,13 @@ def _problem(response: httpx.Response) -> dict[str, Any]:
 def _text(problem: dict[str, Any], name: str) -> str:
     value = problem.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _job(problem: dict[str, Any]) -> UUID | None:
+    try:
+        return UUID(_text(problem, "job"))
+    except ValueError:
+        return None
 
 
 def raise_for_record(record: AiRecord) -> AiRecord:

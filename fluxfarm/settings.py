@@ -55,10 +55,25 @@ class Settings(BaseSettings):
     api_threads: int = Field(
         40, alias="FLUXFARM_API_THREADS", ge=1, le=1000, description="Threads of one API process; its pool is as large."
     )
+    idempotency_ttl: int = Field(
+        86_400,
+        alias="FLUXFARM_IDEMPOTENCY_TTL",
+        ge=86_400,
+        description="Seconds that an `Idempotency-Key` is remembered; a day at least.",
+    )
     allow_http_references: bool = Field(
         False,
         alias="FLUXFARM_ALLOW_HTTP_REFERENCES",
         description="Also fetch reference URLs over plain http (port 80).",
+    )
+
+    secret_key: SecretStr = Field(
+        SecretStr(""),
+        alias="FLUXFARM_SECRET_KEY",
+        description=(
+            "Key that encrypts the webhooks' signing secrets in the database, at least 16 characters, the same for API "
+            "and sender; `new,old` while it is changed. Empty: made once and kept in the data folder."
+        ),
     )
 
     # --- objects and links ---------------------------------------------------------------------------------------
@@ -132,6 +147,21 @@ class Settings(BaseSettings):
     )
     sweep_interval: float = Field(
         5.0, alias="FLUXFARM_SWEEP_INTERVAL", gt=0, description="Seconds between two looks for expired leases."
+    )
+    step_timeout: float = Field(
+        300.0,
+        alias="FLUXFARM_STEP_TIMEOUT",
+        gt=0,
+        description=(
+            "Seconds without a denoising step after which a worker counts as hung and ends itself; loading and compiling "
+            "count, so set it above those."
+        ),
+    )
+    store_patience: float = Field(
+        600.0,
+        alias="FLUXFARM_STORE_PATIENCE",
+        ge=0,
+        description="Seconds that a worker keeps drawn pictures while the object store is away, before the attempt fails.",
     )
     max_attempts: int = Field(
         3, alias="FLUXFARM_MAX_ATTEMPTS", ge=1, le=20, description="Starts of one job before it is FAILED."

@@ -6,6 +6,9 @@ from sqlalchemy import Connection, create_engine, make_url
 from fluxfarm.settings import Settings
 from storage.database import libpq_url
 from storage.records import Base
+from storage.webhook_records import Endpoint
+
+assert Endpoint.metadata is Base.metadata  # its tables are known because it was imported
 
 
 def _run() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import psycopg
+from psycopg.abc import RV, PQGen
 from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from fluxfarm.errors import DatabaseUnavailable
 from fluxfarm.settings import Settings
@@ -19,6 +23,10 @@ from fluxfarm.settings import Settings
 CONNECT_TIMEOUT: Final = 3  #: seconds to reach the server
 POOL_TIMEOUT: Final = 2.0  #: seconds to get a connection from the pool
 STATEMENT_TIMEOUT: Final = 30_000  #: milliseconds after which the server gives a statement up
+REST: Final = 1.0  #: seconds after which a pooled connection is asked whether it still lives
+PING: Final = 1.0  #: seconds that it may take to answer
+SILENCE: Final = STATEMENT_TIMEOUT / 1000 + 5  #: seconds after which a server that said nothing counts as gone
+LOCK_TIMEOUT: Final = 3_000  #: milliseconds that a statement waits for a lock; longer, and callers would hang
 RETRY_AFTER: Final = 2.0  #: seconds that a caller is told to wait
 
 
@@ -28,6 +36,49 @@ def libpq_url(url: SecretStr) -> str:
     if not scheme.startswith("postgres") or not rest:
         raise DatabaseUnavailable("DATABASE_URL must look like postgresql://user:password@host/name.")
     return f"postgresql://{rest}"
+
+
+def _note_rest(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info["rested_at"] = time.monotonic()
+
+
+def _look_after_rest(connection: psycopg.Connection, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Ask a connection that has rested whether it lives; asking every time would be a third of a poll's round trips."""
+    if time.monotonic() - record.info.get("rested_at", time.monotonic()) < REST:
+        return
+    try:
+        answers = _answers(connection)
+    except psycopg.Error as error:
+        raise DisconnectionError from error
+    if not answers:
+        raise DisconnectionError
+
+
+def _answers(connection: psycopg.Connection) -> bool:
+    """Send an empty query and wait ``PING`` seconds: for a server that fell silent the driver would wait for ever."""
+    connection.pgconn.send_query(b"")
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    if not poll.poll(1000 * PING):
+        return False
+    statuses = [result.status for result in iter(connection.pgconn.get_result, None)]
+    return statuses == [psycopg.pq.ExecStatus.EMPTY_QUERY]
+
+
+class _Connection(psycopg.Connection[Any]):
+    """Gives up a server that does not answer at all, where the driver would wait for ever."""
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        try:
+            return super().wait(gen, interval, timeout or SILENCE)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:  # its answer is still to come
+                self.pgconn.finish()
+            raise
+
+
+def _connect(_dialect: object, _record: object, arguments: list[Any], parameters: dict[str, Any]) -> _Connection:
+    return _Connection.connect(*arguments, **parameters)
 
 
 class Database:
@@ -41,17 +92,20 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
-            pool_pre_ping=True,
             hide_parameters=True,  # a prompt must not get into a log by way of an exception
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT,
-                "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT}",
+                "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT} -c lock_timeout={LOCK_TIMEOUT}",
                 "keepalives_idle": 5,
                 "keepalives_interval": 2,
                 "keepalives_count": 2,
                 "tcp_user_timeout": 10_000,
             },
         )
+
+        event.listen(self.engine, "do_connect", _connect)
+        event.listen(self.engine, "checkin", _note_rest)
+        event.listen(self.engine, "checkout", _look_after_rest)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, pool_size: int | None = None) -> Database:

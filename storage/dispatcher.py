@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import structlog
+from sqlalchemy.orm import Session
 
 from fluxfarm.airecord import Problem
 from storage.database import Database
@@ -24,6 +25,10 @@ class Dispatcher:
         self._database = database
         self._queue = queue
         self._window = window
+
+    def has_room(self, session: Session, queue: str) -> bool:
+        """Whether a dispatch would send something; in the caller's own transaction this costs one round trip."""
+        return dispatch.room(session, queue, self._window) > 0
 
     def dispatch(self, queue: str) -> int:
         """Send tickets for the next jobs of one queue; gives how many were sent."""

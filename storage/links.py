@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
-import secrets
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from fluxfarm.errors import Forbidden, InternalError, LinkExpired, StoreUnavailable
+from fluxfarm.errors import Forbidden, InternalError, LinkExpired
 from fluxfarm.settings import Settings
+from storage.folder_secrets import kept_secret
 
 MIN_SECRET: Final = 16  #: characters
 _FILENAME_LENGTH: Final = 120
@@ -97,7 +95,7 @@ def link_signer(settings: Settings) -> LinkSigner:
         InternalError: a secret is too short.
         StoreUnavailable: the data folder cannot be used.
     """
-    text = settings.link_secret.get_secret_value() or _kept_secret(settings.data_dir / "link.secret")
+    text = settings.link_secret.get_secret_value() or kept_secret(settings.data_dir / "link.secret")
     return LinkSigner.of(re.split(r"[\s,]+", text.strip()))
 
 
@@ -125,31 +123,3 @@ def _signature(secret: bytes, method: str, key: str, params: Mapping[str, str]) 
 
 def _kid(secret: str) -> str:
     return hashlib.sha256(b"fluxfarm-link-kid\n" + secret.encode()).hexdigest()[:8]
-
-
-def _kept_secret(path: Path) -> str:
-    """The secret of this data folder, made on first use; processes that start together agree on one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            _make_secret(path)
-        return path.read_text(encoding="ascii")
-    except (OSError, ValueError) as error:
-        raise StoreUnavailable(
-            f"The link secret of the data folder cannot be read ({type(error).__name__})."
-        ) from error
-
-
-def _make_secret(path: Path) -> None:
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(fresh)
-    except FileExistsError:
-        pass  # another process was first: its secret counts
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Celery over Redis or Valkey: it carries tickets, and a ticket is a job's uuid and nothing else."""
+"""Celery over Redis or Valkey: it carries tickets, and a ticket is the id of a job or a delivery, nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from redis.exceptions import RedisError
 from fluxfarm.errors import BrokerUnavailable
 from fluxfarm.settings import Settings
 
-TASK: Final = "fluxfarm.render"  #: the one task; its one argument is a job's uuid
+TASK: Final = "fluxfarm.render"  #: its one argument is a job's uuid
+DELIVER: Final = "fluxfarm.deliver"  #: its one argument is the id of a webhook's delivery
+WEBHOOK_QUEUE: Final = "webhooks"
 REMOTE_QUEUE: Final = "remote"
 PUBLISH_TIMEOUT: Final = 0.5  #: seconds that a send may take before the broker counts as down
 PAUSE_AFTER_FAILURE: Final = 1.0  #: seconds without another try, so that a hung broker slows no caller down
@@ -92,10 +94,17 @@ class Queue:
 
     def enqueue(self, queue: str, uuid: UUID) -> bool:
         """Send a ticket; False: the broker is down for the moment, and nothing is lost by that."""
+        return self._send(TASK, str(uuid), queue)
+
+    def enqueue_delivery(self, delivery_id: str) -> bool:
+        """Send a ticket for a webhook's delivery; False as above."""
+        return self._send(DELIVER, delivery_id, WEBHOOK_QUEUE)
+
+    def _send(self, task: str, ticket: str, queue: str) -> bool:
         if time.monotonic() < self._down_until:
             return False
         try:
-            self._app.send_task(TASK, args=(str(uuid),), task_id=str(uuid), queue=queue, retry=False)
+            self._app.send_task(task, args=(ticket,), task_id=ticket, queue=queue, retry=False)
         except (OperationalError, RedisError, OSError) as error:
             self._down_until = time.monotonic() + PAUSE_AFTER_FAILURE
             log.warning("broker_unavailable", error=type(error).__name__)

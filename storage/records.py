@@ -90,8 +90,6 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
 
-    tenant: Mapped[Tenant] = relationship(lazy="joined")
-
 
 class Job(Base):
     """One request to render, from its 202 to its end."""
@@ -122,6 +120,15 @@ class Job(Base):
         Index("ix_jobs_postponed", "run_after", postgresql_where=text("status = 'QUEUED' AND run_after IS NOT NULL")),
         Index("ix_jobs_deadline", "deadline", postgresql_where=text("status = 'QUEUED' AND deadline IS NOT NULL")),
         Index("ix_jobs_lease", "lease_expires_at", postgresql_where=text("status = 'RUNNING'")),
+        Index("ix_jobs_failed", "tenant_id", "seq", postgresql_where=text("status = 'FAILED'")),
+        Index("ix_jobs_retry_of", "retry_of", unique=True, postgresql_where=text("retry_of IS NOT NULL")),
+        Index(
+            "ix_jobs_external_id",
+            "tenant_id",
+            "external_id",
+            unique=True,
+            postgresql_where=text("external_id IS NOT NULL"),
+        ),
     )
 
     uuid: Mapped[UUID] = mapped_column(primary_key=True)
@@ -139,6 +146,9 @@ class Job(Base):
     campaign: Mapped[str] = mapped_column(server_default=text("''"))  #: empty: outside campaigns
     gpu_seconds: Mapped[float] = mapped_column(Double, server_default=text("0"))  #: expected when it was accepted
     tags: Mapped[list[str]]
+    external_id: Mapped[str | None]  #: the caller's own name of the job, once per tenant
+    webhook_id: Mapped[str | None]  #: who is told of the end; no foreign key: an endpoint may go before its jobs
+    retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.uuid", ondelete="SET NULL"))  #: at most one each
     attempt: Mapped[int] = mapped_column(server_default=text("0"))  #: number of starts; fences every later write
     worker_id: Mapped[UUID | None]
     lease_expires_at: Mapped[datetime | None]
@@ -153,8 +163,8 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
-    attempts: Mapped[list[Attempt]] = relationship(lazy="selectin", order_by="Attempt.number", viewonly=True)
-    images: Mapped[list[Image]] = relationship(lazy="selectin", order_by="Image.n", viewonly=True)
+    attempts: Mapped[list[Attempt]] = relationship(order_by="Attempt.number", viewonly=True)
+    images: Mapped[list[Image]] = relationship(order_by="Image.n", viewonly=True)
 
     @property
     def render_request(self) -> RenderRequest:
@@ -165,6 +175,22 @@ class Job(Base):
     def problem(self) -> Problem | None:
         """Why the job ended badly."""
         return None if self.error is None else Problem.model_validate(self.error)
+
+
+class IdempotencyKey(Base):
+    """What a caller's ``Idempotency-Key`` stands for; it goes with its job, and holds nothing of the body."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index(None, "job_uuid"), Index(None, "expires_at"))
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[bytes]  #: SHA-256 of the call that came with it first
+    holder: Mapped[UUID]  #: the request that works on it: the uuid that its job will have
+    job_uuid: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"))  #: NULL: in flight
+    status_code: Mapped[int | None] = mapped_column(SmallInteger)  #: of the first reply
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
 
 
 class Attempt(Base):
@@ -264,6 +290,17 @@ class QueueClock(Base):
 
     queue: Mapped[str] = mapped_column(primary_key=True)
     time: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    pace: Mapped[float] = mapped_column(Double, server_default=text("1"))  #: measured seconds for an expected one
+
+
+class Erasure(Base):
+    """A job that was erased, without a word of it, until the sweeper has made sure of its objects."""
+
+    __tablename__ = "erasures"
+
+    job_uuid: Mapped[UUID] = mapped_column(primary_key=True)
+    tenant_id: Mapped[UUID]
+    erased_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class TenantShare(Base):

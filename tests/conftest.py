@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from alembic import command
@@ -24,8 +25,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one pytest process a core: more
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with Postgres(tmp_path_factory.mktemp("postgres"), durable=False) as postgres:
+def postgres_url() -> Iterator[str]:
+    """Not below pytest's own folder: another pytest that starts closes that to all but its user, in mid-initdb."""
+    with (
+        TemporaryDirectory(prefix="fluxfarm-tests-") as folder,
+        Postgres(Path(folder) / "postgres", durable=False) as postgres,
+    ):
         yield postgres.url
 
 

@@ -1,4 +1,4 @@
-"""``python -m workers local`` starts a GPU worker, ``python -m workers scheduler`` the scheduler.
+"""``python -m workers local`` starts a GPU worker, ``webhooks`` a sender of webhooks, ``scheduler`` the scheduler.
 
 A worker is ``celery -A workers worker`` with the options that suit a process which holds a model: the threads pool
 (solo is deaf while it renders, prefork forks around CUDA), no prefetch, and the queues of the configured models.
@@ -11,20 +11,30 @@ from typing import Final
 
 from fluxfarm.catalog import find_model
 from fluxfarm.settings import Settings
-from storage.queue import local_queue
+from storage.queue import WEBHOOK_QUEUE, local_queue
 from workers import scheduler
 from workers.celery import app
+from workers.webhooks import SLOTS
 
-KINDS: Final = ("local", "scheduler")
+KINDS: Final = ("local", "webhooks", "scheduler")
 
 
 def worker_arguments(settings: Settings) -> list[str]:
-    """What stands behind ``celery -A workers``."""
+    """What stands behind ``celery -A workers`` for a worker that renders."""
     queues = ",".join(local_queue(find_model(source.slug).slug) for source in settings.models)
+    return _arguments(settings, queues, settings.slots)
+
+
+def sender_arguments(settings: Settings) -> list[str]:
+    """The same for a sender of webhooks."""
+    return [*_arguments(settings, WEBHOOK_QUEUE, SLOTS), "--hostname=webhooks@%h"]
+
+
+def _arguments(settings: Settings, queues: str, slots: int) -> list[str]:
     return [
         "worker",
         "--pool=threads",
-        f"--concurrency={settings.slots}",
+        f"--concurrency={slots}",
         "--without-mingle",
         "--without-gossip",
         "--disable-prefetch",
@@ -40,7 +50,8 @@ def main(arguments: list[str]) -> int:
         return 2
     if arguments[0] == "scheduler":
         return scheduler.main()
-    app.worker_main(worker_arguments(Settings()))
+    make = sender_arguments if arguments[0] == "webhooks" else worker_arguments
+    app.worker_main(make(Settings()))
     return 0
 
 

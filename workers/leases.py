@@ -16,7 +16,7 @@ from fluxfarm.errors import Canceled, DatabaseUnavailable, LeaseLost, RenderErro
 from storage.database import Database
 from storage.listening import Notice, listen
 from storage.repository import attempts
-from storage.repository.events import JOB_STOPPED
+from storage.repository.events import EVERY_ATTEMPT, JOB_STOPPED
 from storage.repository.turns import Claim
 
 PROGRESS_INTERVAL: Final = 0.25  #: seconds between two writes of one job's progress
@@ -117,8 +117,10 @@ class LeaseKeeper:
                 self._tick()
 
     def _hear(self, notice: Notice) -> None:
+        uuid, _, attempt = notice.payload.partition(" ")
         for held in self._snapshot():
-            if str(held.claim.uuid) == notice.payload and held.stopped is None:
+            ours = str(held.claim.uuid) == uuid and attempt in {EVERY_ATTEMPT, str(held.claim.attempt)}
+            if ours and held.stopped is None:
                 held.stopped = Canceled("The job was stopped.")
 
     def _snapshot(self) -> list[Held]:

@@ -22,10 +22,11 @@ from fluxfarm.errors import (
     NotFound,
     ReferenceGone,
     RenderFailed,
+    StoreUnavailable,
 )
 from fluxfarm.jobs import JobState
 from storage.objects import attempt_prefix, object_key
-from storage.repository import attempts, turns
+from storage.repository import attempts, dispatch, turns
 from storage.repository.attempts import Outcome
 from workers.encoding import encode
 from workers.leases import Held
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 NOTHING: Final = "nothing to do"  #: a doubled or late ticket
 DATABASE_PATIENCE: Final = 0.5  #: seconds between two tries to finish while the database is away
+STORE_PAUSE: Final = 1.0  #: seconds between two tries while the object store is away
 
 Answer = TypeVar("Answer")
 log = structlog.get_logger()
@@ -50,6 +52,8 @@ def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
     held: Held | None = None
     try:
         with worker.provider.turn():
+            if worker.retiring:
+                return _hand_back(worker, queue, ticket)
             held = _claim(worker, queue, ticket)
             if held is None:
                 return NOTHING
@@ -65,6 +69,7 @@ def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
     finally:
         if held is not None:
             worker.leases.let_go(held)
+    worker.notifier.hurry(held.claim.webhook_id)
     _send_next(worker, queue)
     return word
 
@@ -76,10 +81,17 @@ def _claim(worker: RenderWorker, queue: str, ticket: UUID) -> Held | None:
     return None if claim is None else worker.leases.hold(claim, before)
 
 
+def _hand_back(worker: RenderWorker, queue: str, ticket: UUID) -> str:
+    """The process was told to stop while this slot waited for the device: let another worker have the ticket."""
+    with worker.database.transaction() as session:
+        dispatch.return_ticket(session, queue, ticket)
+    return NOTHING
+
+
 def _draw(worker: RenderWorker, held: Held) -> Drawn:
     request = held.claim.request
     with _faults_as_errors():
-        references = tuple(_reference(worker, key) for key in request.references)
+        references = tuple(_reference(worker, held, key) for key in request.references)
         return worker.provider.draw(request, references, held.on_step)
 
 
@@ -94,13 +106,32 @@ def _faults_as_errors() -> Iterator[None]:
         raise RenderFailed(f"The render failed with {type(error).__name__}.") from error
 
 
-def _reference(worker: RenderWorker, key: str) -> Pillow.Image:
+def _reference(worker: RenderWorker, held: Held, key: str) -> Pillow.Image:
     try:
-        body = worker.store.get(key)
+        body = _patiently(worker, held, lambda: worker.store.get(key))
     except NotFound as error:
         raise ReferenceGone("A reference image was deleted before the render could read it.") from error
     with Pillow.open(io.BytesIO(body), formats=["PNG"]) as picture:
         return picture.convert("RGB")
+
+
+def _patiently(worker: RenderWorker, held: Held, call: Callable[[], Answer]) -> Answer:
+    """Ask the object store; while it is away the lease is kept and it is asked again: a render is dear, waiting is not.
+
+    Raises:
+        StoreUnavailable: it was away for ``settings.store_patience`` seconds, or the process was told to stop.
+        Canceled, LeaseLost: the job is no longer ours.
+    """
+    until = time.monotonic() + worker.settings.store_patience
+    while True:
+        try:
+            return call()
+        except StoreUnavailable as error:
+            if time.monotonic() >= until or worker.retiring:
+                raise
+            log.warning("store_awaited", job=str(held.claim.uuid), reason=error.message)
+        time.sleep(STORE_PAUSE)
+        held.check()
 
 
 def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
@@ -131,7 +162,7 @@ def _put(worker: RenderWorker, held: Held, n: int, picture: Pillow.Image, timing
     )
     encoded_at = time.perf_counter()
     key = object_key(claim.tenant_id, claim.uuid, claim.attempt, n, encoded.extension)
-    worker.store.put(key, encoded.body, encoded.content_type)
+    _patiently(worker, held, lambda: worker.store.put(key, encoded.body, encoded.content_type))
     timings["encode"] += encoded_at - started
     timings["upload"] += time.perf_counter() - encoded_at
     return {
@@ -182,14 +213,21 @@ def _give_up(worker: RenderWorker, held: Held, error: FluxfarmError) -> str:
 
 
 def _abandon(worker: RenderWorker, held: Held, error: Canceled | LeaseLost) -> str:
-    """The job is no longer ours: change nothing of it and take back what was stored."""
+    """The job is no longer ours: change nothing of it and take back what was stored.
+
+    Only the record knows whether the attempt lost: a finish may have counted although its answer never came. While
+    it cannot be asked, nothing is deleted; the scheduler sweeps what lost.
+    """
     log.info("attempt_abandoned", job=str(held.claim.uuid), attempt=held.claim.attempt, code=error.code)
     problem = Problem(code=error.code, message=error.message, retryable=error.retryable)
     try:
         with worker.database.transaction() as session:
-            attempts.close_lost(session, held.claim, problem)
+            lost = attempts.close_lost(session, held.claim, problem)
     except DatabaseUnavailable:
         log.warning("abandon_not_noted", job=str(held.claim.uuid))
+        return error.code
+    if not lost:
+        return JobState.SUCCESS.value
     _sweep(worker, held)
     return error.code
 

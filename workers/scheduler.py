@@ -1,4 +1,4 @@
-"""The scheduler process: a dispatch round every second and a sweep every few; any number of them may run."""
+"""The scheduler process: a round of tickets every second and a sweep every few; any number of them may run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fluxfarm.logs import configure_logging
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.dispatcher import Dispatcher
+from storage.notifier import Notifier
 from storage.objects import make_store
 from storage.queue import Queue
 from workers.sweeping import OVERDUE, Sweeper
@@ -30,6 +31,7 @@ def run(settings: Settings, ended: threading.Event) -> None:
     database = Database.from_settings(settings, pool_size=POOL)
     queue = Queue(settings)
     dispatcher = Dispatcher(database, queue, window=settings.window)
+    notifier = Notifier(database, queue)
     sweeper = Sweeper(settings, database, dispatcher, make_store(settings))
     swept_at = -settings.sweep_interval
     while not ended.wait(ROUND):
@@ -39,6 +41,7 @@ def run(settings: Settings, ended: threading.Event) -> None:
                 sweeper.sweep()
                 swept_at = time.monotonic()
             dispatcher.dispatch_all()
+            notifier.send_due()
         except FluxfarmError as error:
             log.warning("round_failed", code=error.code)
     queue.close()

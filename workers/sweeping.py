@@ -11,8 +11,8 @@ from fluxfarm.errors import FluxfarmError, Poison, WorkerLost
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.dispatcher import Dispatcher
-from storage.objects import ObjectStore, attempt_prefix
-from storage.repository import attempts, workers
+from storage.objects import ObjectStore, attempt_prefix, job_prefix
+from storage.repository import attempts, deliveries, idempotency, workers
 
 LOST: Final = Problem(
     code=WorkerLost.code, message="The worker stopped renewing its lease; the job starts again.", retryable=True
@@ -23,6 +23,7 @@ POISON: Final = Problem(
     retryable=False,
 )
 OVERDUE: Final = Problem(code="deadline", message="The job could not start before its deadline.", retryable=True)
+DELIVERY_LOG: Final = 30 * 86_400.0  #: seconds that what became of a webhook can be read
 
 log = structlog.get_logger()
 
@@ -50,23 +51,50 @@ class Sweeper:
         return self._dispatcher.resend_lost()
 
     def sweep_objects(self) -> int:
-        """Delete objects under the prefixes of attempts that lost; a zombie may write until its lease is long over."""
+        """Delete objects of attempts that lost and of jobs that were erased.
+
+        A zombie may write until its lease is long over, so both wait for four leases.
+        """
+        patience = 4 * self._settings.lease
         with self._database.transaction() as session:
-            losing = attempts.unswept(session, older_than=4 * self._settings.lease)
+            losing = attempts.unswept(session, older_than=patience)
+            gone = attempts.erased(session, older_than=patience)
         for tenant_id, uuid, number in losing:
             self._store.delete_prefix(attempt_prefix(tenant_id, uuid, number))
             with self._database.transaction() as session:
                 attempts.mark_swept(session, uuid, number)
-        return len(losing)
+        for tenant_id, uuid in gone:
+            self._store.delete_prefix(job_prefix(tenant_id, uuid))
+            with self._database.transaction() as session:
+                attempts.forget_erasure(session, uuid)
+        return len(losing) + len(gone)
 
     def forget_workers(self) -> int:
         """Drop workers that have been silent for an hour."""
         with self._database.transaction() as session:
             return workers.forget_dead(session)
 
+    def forget_keys(self) -> int:
+        """Drop idempotency keys that are over their time."""
+        with self._database.transaction() as session:
+            return idempotency.forget(session)
+
+    def forget_deliveries(self) -> int:
+        """Drop webhooks from the log that ended a month ago."""
+        with self._database.transaction() as session:
+            return deliveries.forget(session, older_than=DELIVERY_LOG)
+
     def sweep(self) -> None:
         """Every round once; one that fails does not keep the others from their work."""
-        for round_ in (self.expire_leases, self.resend_tickets, self.sweep_objects, self.forget_workers):
+        rounds = (
+            self.expire_leases,
+            self.resend_tickets,
+            self.sweep_objects,
+            self.forget_workers,
+            self.forget_keys,
+            self.forget_deliveries,
+        )
+        for round_ in rounds:
             try:
                 round_()
             except FluxfarmError as error:

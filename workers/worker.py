@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import threading
+import time
 from typing import Final
 from uuid import UUID, uuid4
 
 import structlog
 
-from fluxfarm.errors import FluxfarmError
+from fluxfarm.errors import DatabaseUnavailable, FluxfarmError
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.dispatcher import Dispatcher
+from storage.notifier import Notifier
 from storage.objects import ObjectStore, make_store
 from storage.queue import Queue
 from storage.records import Worker
@@ -24,6 +26,7 @@ from workers.providers.local import LocalProvider
 from workers.render import render_next
 
 SPARE_CONNECTIONS: Final = 3  #: for the lease keeper and the start
+START_PAUSE: Final = 1.0  #: seconds between two tries to register while the database is away
 
 log = structlog.get_logger()
 
@@ -42,31 +45,42 @@ class RenderWorker:
         self.store: ObjectStore = make_store(settings)
         self.queue = Queue(settings)
         self.dispatcher = Dispatcher(self.database, self.queue, window=settings.window)
+        self.notifier = Notifier(self.database, self.queue)
         self.provider = LocalProvider(settings, queues)
         self.leases = LeaseKeeper(
             self.database, lease=settings.lease, renewal=settings.lease_renewal, beat=self._heartbeat
         )
         self.claimant = Claimant(worker_id=self.id, worker=self.name, provider=self.provider.name, lease=settings.lease)
         self._state = "starting"
+        self.retiring = False  #: told to stop: what runs is finished, nothing more is claimed
 
     def start(self) -> None:
-        """Register and begin to keep leases; the model is loaded by ``warm_up``."""
-        with self.database.transaction() as session:
-            workers.register(
-                session,
-                Worker(
-                    id=self.id,
-                    name=self.name,
-                    pid=os.getpid(),
-                    provider=self.provider.name,
-                    queues=list(self.queues),
-                    models=list(self.provider.models),
-                    device=self.provider.device,
-                    slots=self.slots,
-                    state=self._state,
-                ),
-            )
+        """Register, as soon as the database answers, and begin to keep leases; ``warm_up`` loads the model."""
+        while True:
+            try:
+                self._heartbeat()
+                break
+            except DatabaseUnavailable as error:
+                log.warning("start_postponed", error=error.code)
+                time.sleep(START_PAUSE)
         self.leases.start()
+
+    def _row(self) -> Worker:
+        return Worker(
+            id=self.id,
+            name=self.name,
+            pid=os.getpid(),
+            provider=self.provider.name,
+            queues=list(self.queues),
+            models=list(self.provider.models),
+            device=self.provider.device,
+            slots=self.slots,
+            state=self._state,
+        )
+
+    def retire(self) -> None:
+        """Claim nothing more; safe in a signal handler."""
+        self.retiring = True
 
     def warm_up(self) -> None:
         """Load the models beside the consumer, then count as ready; a broken model fails its jobs, not the worker."""
@@ -87,7 +101,8 @@ class RenderWorker:
 
     def _heartbeat(self) -> None:
         with self.database.transaction() as session:
-            workers.heartbeat(session, self.id, state=self._state, device=self.provider.device)
+            if not workers.heartbeat(session, self.id, state=self._state, device=self.provider.device):
+                workers.register(session, self._row())  # new, or forgotten after an hour of silence
 
     def stop(self) -> None:
         """Sign off; what was still running is found by its lease."""

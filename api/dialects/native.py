@@ -16,6 +16,7 @@ from fluxfarm.jobs import JobType, Lane
 from fluxfarm.outbound import parse_url
 from fluxfarm.request import MAX_PROMPT_CHARACTERS, MAX_SEED, RenderRequest, check_prompt, choose_seeds
 from fluxfarm.sizes import parse_megapixels
+from fluxfarm.webhooks import MAX_URL
 from storage.pictures import parse_data_uri
 
 MAX_AREA: Final = 1000.0  #: megapixels; far beyond any model, and far below what arithmetic breaks on
@@ -86,6 +87,19 @@ class NewJob(Strict):
         json_schema_extra={"format": "date-time"},
     )
     tags: list[Tag] = Field(default_factory=list, max_length=20, description="Words to find the job by.")
+    external_id: str | None = Field(
+        None,
+        alias="externalId",
+        min_length=1,
+        max_length=200,
+        description="Your own name of the job; a second job of that name is a 409 that names the first one.",
+    )
+    webhook: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_URL,
+        description="Who is told of the job's end: an id of `/v1/webhooks`, or an https URL, which becomes one.",
+    )
 
 
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
@@ -162,6 +176,8 @@ def read_order(body: dict[str, Any], now: datetime) -> Order:
         lane=job.lane,
         deadline=future(job.deadline, "deadline", now),
         tags=_tags(job.tags),
+        external_id=_external_id(job.external_id),
+        webhook=job.webhook,
     )
 
 
@@ -260,6 +276,12 @@ def _tags(tags: list[str]) -> tuple[str, ...]:
         if not tag.isprintable():
             raise InvalidField("A tag holds a control character.", param=f"tags.{index}")
     return tuple(dict.fromkeys(tags))
+
+
+def _external_id(text: str | None) -> str | None:
+    if text is not None and not text.isprintable():
+        raise InvalidField("externalId holds a control character.", param="externalId")
+    return text
 
 
 def _echo(asked: dict[str, Any], sources: list[Source]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -12,14 +13,15 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.airecords import JobPage, JobReply, ai_record, job_url, make_cursor, read_cursor
+from api.airecords import JobPage, JobReply, ai_record, make_cursor, read_cursor
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
 from api.dialects.native import EXAMPLES, read_order
 from api.errors import problems
 from api.farm import Farm, FarmPart
+from api.idempotency import REPLAYED, Guard, IdempotencyKey, digest
 from api.replies import reply
-from api.submit import submit
+from api.submit import ACCEPTED, POLL_AFTER, accepted_headers, submit
 from api.waiting import until_over
 from fluxfarm.airecord import Problem
 from fluxfarm.errors import Canceled, FluxfarmError
@@ -29,7 +31,6 @@ from storage.records import Job
 from storage.repository import jobs, tenants
 
 LONGEST_WAIT: Final = 60  #: seconds
-POLL_AFTER: Final = "1"  #: seconds, as a header
 PREFER_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
 CANCELED: Final = Problem(code=Canceled.code, message="The caller canceled the job.", retryable=False)
 PLAIN: Final = r"^[^\x00-\x1f\x7f]*$"
@@ -46,13 +47,15 @@ class Listing(BaseModel):
     campaign: str | None = Field(None, max_length=200, pattern=PLAIN)
     tag: str | None = Field(None, max_length=64, pattern=PLAIN)
     error: str | None = Field(None, max_length=64, pattern=PLAIN, description="The code of the job's error.")
+    external_id: str | None = Field(None, alias="externalId", max_length=200, pattern=PLAIN)
     cursor: str | None = Field(None, max_length=64, description="`nextCursor` of the page before.")
     limit: int = Field(50, ge=1, le=200)
 
 
-_ACCEPTED: Final = {
+HEADERS: Final = {
     "Location": {"description": "Where the job is read.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds until a look is worth it.", "schema": {"type": "integer"}},
+    REPLAYED: {"description": "`true` when the `Idempotency-Key` came before.", "schema": {"type": "string"}},
     "Preference-Applied": {"description": "`wait=N`, when it was asked for.", "schema": {"type": "string"}},
 }
 
@@ -62,9 +65,9 @@ _ACCEPTED: Final = {
     operation_id="createJob",
     status_code=202,
     responses={
-        202: {"model": JobReply, "description": "Stored; not over yet", "headers": _ACCEPTED},
+        202: {"model": JobReply, "description": "Stored; not over yet", "headers": HEADERS},
         200: {"model": JobReply, "description": "Stored, and over within the time of `Prefer: wait`"},
-        **problems(400, 401, 403, 404, 413, 415),
+        **problems(400, 401, 403, 404, 409, 413, 415, 422),
     },
     openapi_extra={
         "requestBody": {
@@ -77,15 +80,21 @@ async def create_job(
     farm: FarmPart,
     secret: Secret,
     body: JsonBody,
+    idempotency_key: IdempotencyKey,
     prefer: Annotated[str, Header(description="`wait=N`: seconds to wait for the job's end, at most 60.")] = "",
 ) -> Response:
     """Accept a job.
 
     The job is stored when the reply leaves. With `Prefer: wait=N` (at most 60 s) the reply waits: 200 when the job
     was over within that time, 202 otherwise.
+
+    With an `Idempotency-Key` the call may be repeated: it makes one job. A replay shows that job as it is now.
     """
-    job = await submit(farm, secret, lambda: read_order(parse_json(body), datetime.now(UTC)))
-    headers = {"Location": job_url(farm, job), "Retry-After": POLL_AFTER}
+    parsed = cache(partial(parse_json, body))
+    guard = Guard.of(idempotency_key, lambda: digest("/v1/jobs", parsed()))
+    accepted = await submit(farm, secret, lambda: read_order(parsed(), datetime.now(UTC)), guard)
+    job, status = accepted.job, accepted.replayed or ACCEPTED
+    headers = accepted_headers(farm, accepted)
     preferred = PREFER_WAIT.search(prefer)
     if preferred is not None:
         seconds = min(int(preferred[1]), LONGEST_WAIT)
@@ -93,9 +102,10 @@ async def create_job(
         with suppress(FluxfarmError):  # the job is stored: no trouble in waiting may make this call look failed
             await until_over(farm.database, farm.changes, job.tenant_id, job.uuid, seconds)
             job = await run_in_threadpool(_read, farm, secret, job.uuid)
+            status = 200 if job.status.is_final else ACCEPTED
     if job.status.is_final:
-        del headers["Retry-After"]
-    return reply(JobReply(ai_record=ai_record(farm, job)), 200 if job.status.is_final else 202, headers)
+        headers.pop("Retry-After", None)
+    return reply(JobReply(ai_record=ai_record(farm, job)), status, headers)
 
 
 @router.get(
@@ -106,7 +116,13 @@ async def create_job(
 def list_jobs(farm: FarmPart, secret: Secret, wanted: Annotated[Listing, Query()]) -> Response:
     """List jobs, the newest first."""
     before = read_cursor(wanted.cursor)
-    only = jobs.Filter(status=wanted.status, campaign=wanted.campaign, tag=wanted.tag, error=wanted.error)
+    only = jobs.Filter(
+        status=wanted.status,
+        campaign=wanted.campaign,
+        tag=wanted.tag,
+        error=wanted.error,
+        external_id=wanted.external_id,
+    )
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret))
         page = jobs.list_page(session, key.tenant_id, only, before=before, limit=wanted.limit)
@@ -144,6 +160,7 @@ def cancel_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret))
         job = jobs.cancel(session, key.tenant_id, uuid, CANCELED)
+    farm.notifier.hurry(job.webhook_id)
     return reply(JobReply(ai_record=ai_record(farm, job)))
 
 

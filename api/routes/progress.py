@@ -39,7 +39,7 @@ class Explanation(BaseModel):
     place: int | None  #: how many jobs go before it, counted to 1,000; null: it does not stand in line
     workers: int  #: live ones that render this model
     retry_at: Moment | None  #: when a job that failed is tried again
-    eta: Moment | None  #: not known yet: always null
+    eta: Moment | None  #: when it will be done, from the measured pace of the queue; null: cannot be said
 
 
 @router.get(
@@ -87,8 +87,10 @@ def explain_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret))
         job = jobs.read(session, key.tenant_id, uuid)
-        place = explain.place(session, job) if job.status is JobState.QUEUED else None
+        standing = explain.standing(session, job) if job.status is JobState.QUEUED else None
         able = sum(job.queue in worker.queues for worker in workers.alive(session))
+        eta = explain.expected_end(session, job, standing, able)
+    place = None if standing is None else standing.before
     return reply(
         Explanation(
             uuid=uuid,
@@ -98,7 +100,7 @@ def explain_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
             place=place,
             workers=able,
             retry_at=job.run_after,
-            eta=None,
+            eta=eta,
         )
     )
 

@@ -10,13 +10,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Interval, func, literal, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Interval, delete, func, literal, select, text, tuple_, update
 from sqlalchemy.orm import Session
 
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState, sources
-from storage.records import Attempt, Job
-from storage.repository import events
+from storage.records import Attempt, Erasure, Job
+from storage.repository import deliveries, events
 from storage.repository.events import JOB_CHANGED
 from storage.repository.turns import Claim
 
@@ -24,7 +24,7 @@ BACKOFF_BASE = 2.0  #: seconds; the n-th retry waits up to BASE * 2**n, evenly s
 BACKOFF_CAP = 60.0  #: seconds
 
 
-#: everything that a success changes, in one round trip; the last two put what it took in the place of the estimate
+#: everything that a success changes, in one round trip; the last three learn from what it took
 FINISH = text(
     """
     WITH done AS (
@@ -32,7 +32,7 @@ FINISH = text(
            SET status = 'SUCCESS', lease_expires_at = NULL, finished_at = now(), step = steps, cost = cost + :cost,
                error = NULL
          WHERE uuid = :uuid AND attempt = :attempt AND status = 'RUNNING'
-        RETURNING uuid, queue, tenant_id, campaign, gpu_seconds
+        RETURNING uuid, queue, tenant_id, campaign, gpu_seconds, webhook_id
     ),
     pictures AS (
         INSERT INTO images (job_uuid, n, attempt, object_key, seed, width, height, content_type, size_bytes, sha256)
@@ -52,6 +52,15 @@ FINISH = text(
         INSERT INTO events (job_uuid, kind, payload)
         SELECT uuid, 'status', jsonb_build_object('status', 'SUCCESS') FROM done
     ),
+    outbox AS (
+        INSERT INTO webhook_deliveries (id, endpoint_id, job_uuid, type, state, last_error, ended_at)
+        SELECT :message, endpoint.id, done.uuid, 'job.succeeded',
+               CASE WHEN endpoint.disabled_at IS NULL THEN 'pending' ELSE 'failed' END,
+               CASE WHEN endpoint.disabled_at IS NOT NULL THEN 'endpoint_disabled' END,
+               CASE WHEN endpoint.disabled_at IS NOT NULL THEN now() END
+          FROM done JOIN webhook_endpoints AS endpoint ON endpoint.id = done.webhook_id
+           FOR KEY SHARE OF endpoint
+    ),
     tenant AS (
         UPDATE tenant_shares AS share
            SET time = share.time + (CAST(:seconds AS double precision) - done.gpu_seconds) / tenants.weight
@@ -63,6 +72,11 @@ FINISH = text(
            SET time = share.time + (CAST(:seconds AS double precision) - done.gpu_seconds)
           FROM done
          WHERE share.queue = done.queue AND share.tenant_id = done.tenant_id AND share.campaign = done.campaign
+    ),
+    pace AS (
+        UPDATE queue_clocks AS clock
+           SET pace = 0.9 * clock.pace + 0.1 * CAST(:seconds AS double precision) / done.gpu_seconds
+          FROM done WHERE clock.queue = done.queue AND done.gpu_seconds > 0
     )
     SELECT pg_notify(:channel, uuid::text) FROM done
     """
@@ -77,6 +91,22 @@ class Outcome:
     timings: Mapping[str, float]
     model_revision: str
     cost: Decimal = Decimal(0)
+
+
+def erased(session: Session, *, older_than: float, limit: int = 100) -> list[tuple[UUID, UUID]]:
+    """(tenant, job) of erasures that are so many seconds old that no zombie can write under them any more."""
+    rows = session.execute(
+        select(Erasure.tenant_id, Erasure.job_uuid)
+        .where(Erasure.erased_at < func.now() - literal(timedelta(seconds=older_than), Interval))
+        .order_by(func.random())
+        .limit(limit)
+    )
+    return [(row.tenant_id, row.job_uuid) for row in rows]
+
+
+def forget_erasure(session: Session, uuid: UUID) -> None:
+    """Nothing of the job is left anywhere."""
+    session.execute(delete(Erasure).where(Erasure.job_uuid == uuid))
 
 
 def _lease(seconds: float) -> ColumnElement[Any]:
@@ -137,6 +167,7 @@ def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
             "revision": outcome.model_revision,
             "cost": outcome.cost,
             "seconds": outcome.timings.get("render", 0.0),
+            "message": deliveries.new_id(),
             "channel": JOB_CHANGED,
         },
     ).one_or_none()
@@ -175,9 +206,11 @@ def give_back(session: Session, claimed: Claim) -> bool:
     return done
 
 
-def close_lost(session: Session, claimed: Claim, problem: Problem) -> None:
-    """End the attempt's own row after it lost its job; the job is not touched."""
+def close_lost(session: Session, claimed: Claim, problem: Problem) -> bool:
+    """End the attempt's row after it lost its job; the job is not touched. False: it had won, keep its images."""
     _close(session, claimed, JobState.CANCELED, error=problem.model_dump(mode="json", by_alias=True))
+    own = (Attempt.job_uuid == claimed.uuid, Attempt.number == claimed.attempt)
+    return session.scalar(select(Attempt.status).where(*own)) is not JobState.SUCCESS
 
 
 def mark_swept(session: Session, uuid: UUID, number: int) -> None:
@@ -194,7 +227,7 @@ def _close(session: Session, claimed: Claim, status: JobState, **values: Any) ->
 
 
 def expire(session: Session, *, max_attempts: int, poison: Problem, lost: Problem, limit: int = 100) -> list[UUID]:
-    """Take jobs from dead workers by the database's clock: QUEUED again, or FAILED after too many starts."""
+    """Take jobs from dead workers by the database's clock: QUEUED again, or FAILED after too many deaths."""
     rows = session.execute(
         select(Job.uuid, Job.attempt)
         .where(Job.status == JobState.RUNNING, Job.lease_expires_at < func.now())
@@ -203,7 +236,7 @@ def expire(session: Session, *, max_attempts: int, poison: Problem, lost: Proble
         .with_for_update(skip_locked=True)
     ).all()
     for uuid, attempt in rows:
-        final = attempt >= max_attempts
+        final = _deaths(session, uuid, lost) + 1 >= max_attempts
         problem = poison if final else lost
         target = JobState.FAILED if final else JobState.QUEUED
         payload = problem.model_dump(mode="json", by_alias=True)
@@ -224,8 +257,16 @@ def expire(session: Session, *, max_attempts: int, poison: Problem, lost: Proble
             .values(status=JobState.FAILED, ended_at=func.now(), error=payload)
         )
         events.add_status(session, uuid, target, problem)
-        events.announce_stop(session, uuid)
+        events.announce_stop(session, uuid, attempt)
     return [uuid for uuid, _ in rows]
+
+
+def _deaths(session: Session, uuid: UUID, lost: Problem) -> int:
+    """How many workers the job has killed so far; a start that failed in order is none."""
+    count = session.scalar(
+        select(func.count()).where(Attempt.job_uuid == uuid, Attempt.error["code"].astext == lost.code)
+    )
+    return count or 0
 
 
 def unswept(session: Session, *, older_than: float, limit: int = 100) -> list[tuple[UUID, UUID, int]]:
@@ -237,6 +278,7 @@ def unswept(session: Session, *, older_than: float, limit: int = 100) -> list[tu
             Attempt.swept.is_(False),
             Attempt.ended_at < func.now() - literal(timedelta(seconds=older_than), Interval),
         )
+        .order_by(func.random())  # one that cannot be swept must not hold up the others
         .limit(limit)
     )
     return [(row.tenant_id, row.job_uuid, row.number) for row in rows]

@@ -11,9 +11,11 @@ from sqlalchemy.orm import Session
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState
 from storage.records import Event
+from storage.repository import deliveries
 
 JOB_CHANGED: Final = "fluxfarm_job_changed"  #: channel: a job's uuid after each event
-JOB_STOPPED: Final = "fluxfarm_job_stopped"  #: channel: a job's uuid whose attempt must stop
+JOB_STOPPED: Final = "fluxfarm_job_stopped"  #: channel: a job's uuid and the number of the attempt that must stop
+EVERY_ATTEMPT: Final = "*"
 
 
 def add(session: Session, uuid: UUID, kind: str, payload: dict[str, Any]) -> None:
@@ -24,16 +26,19 @@ def add(session: Session, uuid: UUID, kind: str, payload: dict[str, Any]) -> Non
 
 
 def add_status(session: Session, uuid: UUID, status: JobState, problem: Problem | None = None) -> None:
-    """The job moved to another state."""
+    """The job moved to another state; when that is a final one, its webhook is told in the same transaction."""
     payload: dict[str, Any] = {"status": status.value}
     if problem is not None:
         payload["error"] = problem.model_dump(mode="json", by_alias=True)
     add(session, uuid, "status", payload)
+    if status.is_final:
+        deliveries.add(session, uuid, status, problem)
 
 
-def announce_stop(session: Session, uuid: UUID) -> None:
-    """Tell the worker that renders the job, if there is one, to stop within two steps."""
-    session.execute(select(func.pg_notify(JOB_STOPPED, str(uuid))))
+def announce_stop(session: Session, uuid: UUID, attempt: int | None) -> None:
+    """Tell the worker that renders this attempt (None: any) to stop within two steps; a later one goes on."""
+    which = EVERY_ATTEMPT if attempt is None else str(attempt)
+    session.execute(select(func.pg_notify(JOB_STOPPED, f"{uuid} {which}")))
     session.execute(select(func.pg_notify(JOB_CHANGED, str(uuid))))
 
 

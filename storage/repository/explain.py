@@ -1,12 +1,14 @@
-"""Why a job waits: how many go before it in the fair order."""
+"""Why a job waits: how many go before it in the fair order, and when it will be done."""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session
 
 from fluxfarm.jobs import JobState
@@ -15,11 +17,28 @@ from storage.fairness import Flow
 from storage.records import Job
 from storage.repository import fair
 
+END: Final = text(
+    """
+    SELECT pace.pace, now() + make_interval(secs => pace.pace * (coalesce(running.seconds, 0) + :before) / :workers)
+           AS started
+      FROM (SELECT coalesce((SELECT pace FROM queue_clocks WHERE queue = :queue), 1) AS pace) AS pace,
+           (SELECT sum(gpu_seconds * (1 - step::float / greatest(steps, 1))) AS seconds
+              FROM jobs WHERE queue = :queue AND status = 'RUNNING') AS running
+    """
+)
 COUNTED: Final = 1_000  #: the place is not counted further, so that the answer is quick behind a million jobs
 
 
-def place(session: Session, job: Job) -> int | None:
-    """How many jobs of all tenants would start before this one if nothing else came, at most ``COUNTED``; 0 is next.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A place in the fair order."""
+
+    before: int  #: jobs that would start first if nothing else came, counted to ``COUNTED``
+    gpu_seconds: float  #: what they are expected to take
+
+
+def standing(session: Session, job: Job) -> Standing | None:
+    """The place of a QUEUED job among those of all tenants; 0 is next.
 
     None: it does not stand in line (it is not QUEUED, waits for a retry, or has missed its deadline). Nothing is locked
     or charged.
@@ -27,7 +46,7 @@ def place(session: Session, job: Job) -> int | None:
     flows = fair.waiting_flows(session, job.queue)
     clock = fairness.advance(flows, fair.read_clock(session, job.queue))
     lines: dict[int, deque[tuple[UUID, float]]] = {}
-    before = 0
+    before, total = 0, 0.0
     while before < COUNTED and (flow := fairness.choose(flows, clock)) is not None:
         line = lines.get(id(flow))
         if line is None:
@@ -37,11 +56,24 @@ def place(session: Session, job: Job) -> int | None:
             continue
         uuid, seconds = line.popleft()
         if uuid == job.uuid:
-            return before
+            return Standing(before, total)
         fairness.charge(flow, flows, clock, seconds)
         clock = fairness.advance(flows, clock)
-        before += 1
-    return before if before == COUNTED else None
+        before, total = before + 1, total + seconds
+    return Standing(before, total) if before == COUNTED else None
+
+
+def expected_end(session: Session, job: Job, place: Standing | None, workers: int) -> datetime | None:
+    """When the job will be done, at the pace that its queue was measured at; None: it cannot be said.
+
+    The expected GPU-seconds of what runs and of what goes before are shared by the live workers; each finish has
+    corrected the pace (a moving average over about ten jobs).
+    """
+    if not workers or place is None or place.before >= COUNTED:
+        return None
+    row = session.execute(END, {"queue": job.queue, "before": place.gpu_seconds, "workers": workers}).one()
+    end: datetime = row.started + timedelta(seconds=row.pace * job.gpu_seconds)
+    return end
 
 
 def _line(session: Session, queue: str, flow: Flow) -> deque[tuple[UUID, float]]:

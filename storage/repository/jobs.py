@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, bindparam, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from fluxfarm.airecord import Problem
 from fluxfarm.costs import gpu_seconds
-from fluxfarm.errors import Conflict, NotFound
+from fluxfarm.errors import Conflict, ExternalIdTaken, NotFound
 from fluxfarm.jobs import JobState, Lane, sources
 from fluxfarm.request import RenderRequest
-from storage.records import Attempt, Job
+from storage.records import Attempt, Erasure, Job
 from storage.repository import events
+from storage.repository.reading import WHOLE, load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,9 @@ class NewJob:
     campaign: str | None = None
     tags: tuple[str, ...] = ()
     deadline: datetime | None = None
+    external_id: str | None = None
+    retry_of: UUID | None = None
+    webhook_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,7 @@ class Filter:
     campaign: str | None = None
     tag: str | None = None
     error: str | None = None
+    external_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +63,37 @@ class Page:
 
 
 def create(session: Session, new: NewJob) -> Job:
-    """Store a job as QUEUED."""
+    """Store a job as QUEUED.
+
+    Raises:
+        ExternalIdTaken: another job of the tenant has its external id; it is named.
+    """
+    job = _row(new)
+    try:
+        # The savepoint is only for what a caller can collide with: it costs two round trips.
+        with session.begin_nested() if new.external_id is not None else nullcontext():
+            session.add(job)
+            session.flush()
+    except IntegrityError as error:
+        if "ix_jobs_external_id" not in str(error.orig):
+            raise
+        other = session.scalar(
+            select(Job.uuid).where(Job.tenant_id == new.tenant_id, Job.external_id == new.external_id)
+        )
+        message = "Another job has this externalId; read that one, or give this one another name."
+        raise ExternalIdTaken(message, param="externalId", job=other) from None
+    return job
+
+
+def create_many(session: Session, new: Sequence[NewJob]) -> None:
+    """Store jobs without external ids as QUEUED, in their order and in few round trips."""
+    session.add_all([_row(one) for one in new])
+    session.flush()
+
+
+def _row(new: NewJob) -> Job:
     request = new.request
-    job = Job(
+    return Job(
         uuid=new.uuid,
         tenant_id=new.tenant_id,
         type=request.type,
@@ -72,30 +108,30 @@ def create(session: Session, new: NewJob) -> Job:
         campaign=new.campaign or "",
         gpu_seconds=gpu_seconds(request),
         tags=list(new.tags),
+        external_id=new.external_id,
+        retry_of=new.retry_of,
+        webhook_id=new.webhook_id,
         deadline=new.deadline,
         steps=request.steps * request.n,
         attempts=[],
         images=[],
     )
-    session.add(job)
-    session.flush()
-    return job
 
 
-def _owned(tenant_id: UUID, uuid: UUID) -> Select[Job]:
-    return select(Job).where(Job.tenant_id == tenant_id, Job.uuid == uuid)
+AnySelect = TypeVar("AnySelect", bound=Select[*tuple[Any, ...]])
+OWNED: Final = WHOLE.where(Job.tenant_id == bindparam("tenant_id"), Job.uuid == bindparam("uuid"))
 
 
 def read(session: Session, tenant_id: UUID, uuid: UUID) -> Job:
-    """The tenant's job.
+    """The tenant's job with its attempts and images.
 
     Raises:
         NotFound: no such job, or somebody else's.
     """
-    job = session.scalars(_owned(tenant_id, uuid)).one_or_none()
-    if job is None:
+    found = load(session, OWNED, {"tenant_id": tenant_id, "uuid": uuid})
+    if not found:
         raise NotFound(f"There is no job {uuid}.")
-    return job
+    return found[0]
 
 
 def status(session: Session, tenant_id: UUID, uuid: UUID) -> JobState:
@@ -112,9 +148,17 @@ def status(session: Session, tenant_id: UUID, uuid: UUID) -> JobState:
 
 def list_page(session: Session, tenant_id: UUID, wanted: Filter, *, before: int | None, limit: int) -> Page:
     """At most ``limit`` jobs of the tenant that are older than ``before``."""
-    query = select(Job).where(Job.tenant_id == tenant_id).order_by(Job.seq.desc()).limit(limit + 1)
+    query = filtered(WHOLE, tenant_id, wanted).order_by(Job.seq.desc()).limit(limit + 1)
     if before is not None:
         query = query.where(Job.seq < before)
+    jobs = load(session, query)
+    more = len(jobs) > limit
+    return Page(jobs[:limit], jobs[limit - 1].seq if more else None)
+
+
+def filtered(query: AnySelect, tenant_id: UUID, wanted: Filter) -> AnySelect:
+    """Only the tenant's jobs that the filter lets through."""
+    query = query.where(Job.tenant_id == tenant_id)
     if wanted.status is not None:
         query = query.where(Job.status == wanted.status)
     if wanted.campaign is not None:
@@ -123,9 +167,9 @@ def list_page(session: Session, tenant_id: UUID, wanted: Filter, *, before: int 
         query = query.where(Job.tags.contains([wanted.tag]))
     if wanted.error is not None:
         query = query.where(Job.error["code"].astext == wanted.error)
-    jobs = list(session.scalars(query))
-    more = len(jobs) > limit
-    return Page(jobs[:limit], jobs[limit - 1].seq if more else None)
+    if wanted.external_id is not None:
+        query = query.where(Job.external_id == wanted.external_id)
+    return query
 
 
 def cancel(session: Session, tenant_id: UUID, uuid: UUID, problem: Problem) -> Job:
@@ -144,24 +188,25 @@ def cancel(session: Session, tenant_id: UUID, uuid: UUID, problem: Problem) -> J
             lease_expires_at=None,
             error=problem.model_dump(mode="json", by_alias=True),
         )
-        .returning(Job.uuid)
+        .returning(Job.attempt)
     ).scalar_one_or_none()
-    job = read(session, tenant_id, uuid)
     if changed is None:
-        raise Conflict(f"Job {uuid} is already {job.status}; only a QUEUED or RUNNING job can be canceled.")
+        state = status(session, tenant_id, uuid)
+        raise Conflict(f"Job {uuid} is already {state}; only a QUEUED or RUNNING job can be canceled.")
     session.execute(
         update(Attempt)
         .where(Attempt.job_uuid == uuid, Attempt.status == JobState.RUNNING)
         .values(status=JobState.CANCELED, ended_at=func.now())
     )
-    session.refresh(job)
     events.add_status(session, uuid, JobState.CANCELED, problem)
-    events.announce_stop(session, uuid)
-    return job
+    events.announce_stop(session, uuid, changed)
+    return read(session, tenant_id, uuid)
 
 
 def erase(session: Session, tenant_id: UUID, uuid: UUID) -> None:
     """Remove the record with its prompt, attempts, images and events; a running attempt stops and is fenced out.
+
+    What stays is a note that the job's objects must be gone, until the sweeper has made sure of it.
 
     Raises:
         NotFound: no such job, or somebody else's.
@@ -171,4 +216,5 @@ def erase(session: Session, tenant_id: UUID, uuid: UUID) -> None:
     ).scalar_one_or_none()
     if gone is None:
         raise NotFound(f"There is no job {uuid}.")
-    events.announce_stop(session, uuid)
+    session.add(Erasure(job_uuid=uuid, tenant_id=tenant_id))
+    events.announce_stop(session, uuid, None)

@@ -39,7 +39,8 @@ CLAIM: Final = """
            SET status = 'RUNNING', attempt = jobs.attempt + 1, worker_id = :worker_id, step = 0, started_at = now(),
                lease_expires_at = now() + make_interval(secs => :lease), run_after = NULL, dispatched_at = NULL
           FROM chosen WHERE jobs.uuid = chosen.uuid
-        RETURNING jobs.uuid, jobs.tenant_id, jobs.attempt, jobs.request, jobs.gpu_seconds, chosen.was_dispatched,
+        RETURNING jobs.uuid, jobs.tenant_id, jobs.attempt, jobs.request, jobs.gpu_seconds, jobs.webhook_id,
+                  chosen.was_dispatched,
                   extract(epoch FROM now() - jobs.created_at) AS queued_seconds
     ),
     started AS (
@@ -69,6 +70,7 @@ class Claim:
     attempt: int
     request: RenderRequest
     queued_seconds: float
+    webhook_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ class Claimant:
 
 def _claim(row: Any) -> Claim:
     request = RenderRequest.model_validate(row.request)
-    return Claim(row.uuid, row.tenant_id, row.attempt, request, float(row.queued_seconds))
+    return Claim(row.uuid, row.tenant_id, row.attempt, request, float(row.queued_seconds), row.webhook_id)
 
 
 def claim(session: Session, uuid: UUID, claimant: Claimant) -> Claim | None:

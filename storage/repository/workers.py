@@ -22,11 +22,15 @@ def register(session: Session, worker: Worker) -> None:
     session.merge(worker)
 
 
-def heartbeat(session: Session, worker_id: UUID, *, state: str, device: str) -> None:
-    """It lives, is in this state, and renders on this device."""
-    session.execute(
-        update(Worker).where(Worker.id == worker_id).values(state=state, device=device, heartbeat_at=func.now())
+def heartbeat(session: Session, worker_id: UUID, *, state: str, device: str) -> bool:
+    """It lives, is in this state, and renders on this device; False: it is not registered."""
+    found = session.scalar(
+        update(Worker)
+        .where(Worker.id == worker_id)
+        .values(state=state, device=device, heartbeat_at=func.now())
+        .returning(Worker.id)
     )
+    return found is not None
 
 
 def remove(session: Session, worker_id: UUID) -> None:

@@ -187,7 +187,7 @@ def test_prompt_objects(api: TestClient, asked: dict[str, Any], code: str, param
         ({"tags": [""]}, 400, "invalid_field", "tags.0"),
         ({"tags": "a"}, 400, "invalid_field", "tags"),
         ({"maxCost": 1}, 400, "unknown_field", "maxCost"),
-        ({"webhook": "https://example.com"}, 400, "unknown_field", "webhook"),
+        ({"webhook": "http://example.com"}, 400, "forbidden_url", "webhook"),
         ({"promptObject": []}, 400, "invalid_field", "promptObject"),
     ],
 )

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from redis import Redis
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from fluxfarm.settings import Settings
 from storage.database import Database
+from storage.dispatcher import Dispatcher
 from storage.objects import ObjectStore, job_prefix
+from storage.queue import Queue
 from storage.records import Tenant, Worker
 from storage.repository import jobs, workers
+from storage.repository.turns import Claim
 from tests.api.samples import BROKEN, SMALL, Hand, body, rows
+from workers.sweeping import OVERDUE
 
 QUEUE = "local.flux-2-klein-small"
 
@@ -180,7 +186,12 @@ def test_explain_tells_the_place_and_the_workers(api: TestClient, hand: Hand, da
             ),
         )
     behind = api.get(f"/v1/jobs/{bulk}/explain").json()
-    assert (behind["place"], behind["workers"], behind["eta"]) == (2, 1, None)
+    assert (behind["place"], behind["workers"]) == (2, 1)
+    ahead = api.get(f"/v1/jobs/{first}/explain").json()
+    now = datetime.now(UTC)
+    etas = [datetime.fromisoformat(told["eta"]) for told in (ahead, behind)]
+    assert now < etas[0] < etas[1] < now + timedelta(seconds=30)
+    assert alone["eta"] is None, "without a worker nobody can say"
     assert behind["reason"] == f"2 jobs go before it in the queue {QUEUE}."
     claimed = hand.claim(first)
     hand.report(claimed, 3, 8)
@@ -209,6 +220,52 @@ def test_a_deadline_is_kept(api: TestClient) -> None:
     assert datetime.fromisoformat(reply.json()["aiRecord"]["deadline"]) == moment.replace(
         microsecond=moment.microsecond // 1000 * 1000
     )
+
+
+def test_what_cannot_start_in_time_is_canceled(api: TestClient, database: Database, settings: Settings) -> None:
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    late, other = accept(api, deadline=soon), accept(api, deadline=soon)
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET deadline = now() WHERE uuid = :uuid"), {"uuid": late})
+    Dispatcher(database, Queue(settings), window=2).ripen(OVERDUE)
+    record = api.get(f"/v1/jobs/{late}").json()["aiRecord"]
+    assert (record["status"], record["error"]["code"], record["attempts"]) == ("CANCELED", "deadline", [])
+    assert record["finishedAt"] is not None
+    assert api.get("/v1/jobs", params={"error": "deadline"}).json()["data"] == [record]
+    assert api.get(f"/v1/jobs/{other}").json()["aiRecord"]["status"] == "QUEUED"
+
+
+@pytest.mark.parametrize("ended", ["SUCCESS", "FAILED"])
+def test_cancel_of_what_is_over_names_its_state(api: TestClient, hand: Hand, ended: str) -> None:
+    uuid = accept(api)
+    claimed = hand.claim(uuid)
+    hand.finish(claimed) if ended == "SUCCESS" else hand.fail(claimed)
+    refused = api.post(f"/v1/jobs/{uuid}/cancel")
+    assert (refused.status_code, refused.json()["code"], refused.json()["retryable"]) == (409, "conflict", False)
+    assert ended in refused.json()["detail"]
+    assert api.get(f"/v1/jobs/{uuid}").json()["aiRecord"]["status"] == ended
+
+
+def test_a_cancel_that_races_with_success_is_told_as_it_ended(api: TestClient, hand: Hand) -> None:
+    for _ in range(5):
+        uuid = accept(api)
+        claimed = hand.claim(uuid)
+        with ThreadPoolExecutor(2) as pool:
+            canceled = pool.submit(api.post, f"/v1/jobs/{uuid}/cancel")
+            finished = pool.submit(_won, hand, claimed)
+        won = finished.result()
+        assert canceled.result().status_code == (409 if won else 200)
+        record = api.get(f"/v1/jobs/{uuid}").json()["aiRecord"]
+        assert record["status"] == ("SUCCESS" if won else "CANCELED")
+        assert len(record["temporaryUrls"]) == (1 if won else 0)
+
+
+def _won(hand: Hand, claimed: Claim) -> bool:
+    try:
+        hand.finish(claimed)
+    except AssertionError:  # the hand's own: the attempt had lost the job
+        return False
+    return True
 
 
 def test_models_are_listed_with_their_limits(api: TestClient) -> None:

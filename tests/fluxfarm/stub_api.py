@@ -163,6 +163,8 @@ class StubFarm:
             "lane": Lane.STANDARD,
             "campaign": None,
             "tags": [],
+            "external_id": None,
+            "retry_of": None,
             "deadline": None,
             "started_at": None,
             "finished_at": None,
@@ -242,7 +244,7 @@ class StubFarm:
         if call.headers.get("authorization") != f"Bearer {KEY}":
             raise Unauthorized("The API key is missing or wrong.")
         if parts[:2] == ["v1", "jobs"] and len(parts) > 2:
-            return self._job(call, UUID(parts[2]))
+            return self._retry_failed() if parts[2] == "retry" else self._job(call, UUID(parts[2]))
         match (call.method, call.path):
             case ("POST", "/v1/jobs"):
                 return self._create(call)
@@ -261,6 +263,17 @@ class StubFarm:
             self.finish(record.uuid, self.outcome, self.error)
         return json_reply({"aiRecord": wire(record)}, 202)
 
+    def _retry(self, old: AiRecord) -> AiRecord:
+        if old.status not in (JobState.FAILED, JobState.CANCELED):
+            raise Conflict(f"Job {old.uuid} is {old.status}.")
+        return self.add_job(old.ai_record_detail.prompt_object, retry_of=old.uuid)
+
+    def _retry_failed(self) -> Reply:
+        done = {job.retry_of for job in self.jobs.values()}
+        failed = [job for job in self.jobs.values() if job.status is JobState.FAILED and job.uuid not in done]
+        made = [str(self._retry(job).uuid) for job in failed]
+        return json_reply({"retried": len(made), "jobs": made, "skipped": [], "nextCursor": None}, 202)
+
     def _job(self, call: Call, uuid: UUID) -> Reply:
         if uuid not in self.jobs:
             raise NotFound(f"There is no job {uuid}.")
@@ -269,6 +282,8 @@ class StubFarm:
         if call.method == "DELETE":
             del self.jobs[uuid]
             return Reply(204)
+        if call.path.endswith("/retry"):
+            return json_reply({"aiRecord": wire(self._retry(self.jobs[uuid]))}, 202)
         if call.method == "POST":
             if self.jobs[uuid].status.is_final:
                 raise Conflict(f"Job {uuid} is {self.jobs[uuid].status}.")

@@ -20,6 +20,7 @@ from fluxfarm.jobs import JobState
 from fluxfarm.problems import tree
 from tests.fluxfarm.stub_api import KEY, Call, StubFarm, json_reply, picture, problem
 
+PROBLEM = Problem(code="render_failed", message="The pipeline raised.", retryable=True)
 KEY_ROW = {"id": str(uuid4()), "name": "shop", "prefix": "ff_live_abcd", "scopes": ["jobs"], "revokedAt": None}
 
 
@@ -258,6 +259,17 @@ def test_keys_are_made_listed_and_revoked(farm: StubFarm, shell: Shell) -> None:
     assert shell("keys", "revoke", str(KEY_ROW["id"])).code == 0
 
 
+def test_webhooks_are_made_listed_and_replayed(farm: StubFarm, shell: Shell) -> None:
+    row = {"id": "wh_1", "url": "https://shop.example.com/hook", "disabledAt": None}
+    farm.next("POST", "/v1/webhooks", json_reply(row | {"secret": "whsec_c2VjcmV0"}, 201))
+    assert shell("webhooks", "create", row["url"] or "").out == "whsec_c2VjcmV0\n"
+    assert farm.seen("POST", "/v1/webhooks")[0].json == {"url": row["url"]}
+    farm.next("GET", "/v1/webhooks", json_reply({"data": [row]}))
+    assert shell("webhooks", "list").out == f"wh_1\tlive\t{row['url']}\n"
+    farm.next("POST", "/v1/webhooks/deliveries/msg_1/replay", json_reply({"id": "msg_1", "state": "pending"}, 202))
+    assert shell("webhooks", "replay", "msg_1", "--json").json["state"] == "pending"
+
+
 def test_version_and_help_need_no_farm(shell: Shell) -> None:
     assert shell("--version").out == f"fluxfarm {__version__}\n"
     for arguments in ((), ("render",), ("get",), ("keys",), ("up",), ("demo",), ("doctor",)):
@@ -331,3 +343,43 @@ def test_a_wrong_setting_is_named_without_a_traceback(shell: Shell, monkeypatch:
     ended = shell("list")
     assert ended.code == ExitCode.BAD_INPUT
     assert "FLUXFARM_PORT" in ended.err
+
+
+# --- retry -----------------------------------------------------------------------------------------------------------
+
+
+def test_retry_prints_the_new_job(farm: StubFarm, shell: Shell) -> None:
+    old = farm.finish(farm.add_job({"prompt": "a"}).uuid, JobState.FAILED, PROBLEM)
+    ended = shell("retry", str(old.uuid))
+    assert ended.code == ExitCode.OK
+    assert farm.jobs[UUID(ended.out.strip())].retry_of == old.uuid
+    assert shell("retry", str(old.uuid), "--json").json["aiRecord"]["retryOf"] == str(old.uuid)
+    good = farm.finish(farm.add_job({"prompt": "a"}).uuid, JobState.SUCCESS)
+    assert shell("retry", str(good.uuid)).code == ExitCode.BAD_INPUT
+
+
+def test_retry_failed_sends_what_narrows_it_and_tells_what_it_made(farm: StubFarm, shell: Shell) -> None:
+    old = [farm.finish(farm.add_job({"prompt": "a"}).uuid, JobState.FAILED, PROBLEM) for _ in range(2)]
+    ended = shell("retry", "--failed", "--error", "render_failed", "--campaign", "spring", "--tag", "sale")
+    assert (ended.code, ended.err) == (ExitCode.OK, "2 retried\n")
+    assert [farm.jobs[UUID(line)].retry_of for line in ended.out.split()] == [one.uuid for one in old]
+    asked = farm.seen("POST", "/v1/jobs/retry")[0].json
+    assert asked == {"error": "render_failed", "campaign": "spring", "tag": "sale"}
+    skipped = {"retried": 0, "jobs": [], "skipped": [{"job": str(old[0].uuid), "code": "reference_gone"}]}
+    farm.next("POST", "/v1/jobs/retry", json_reply(skipped, 202), json_reply(skipped, 202))
+    assert shell("retry", "--failed").err == f"{old[0].uuid} cannot be retried: reference_gone\n0 retried\n"
+    told = shell("retry", "--failed", "--json").json
+    assert (told["retried"], told["jobs"], told["skipped"]) == (0, [], skipped["skipped"])
+
+
+@pytest.mark.parametrize("words", [(), ("--failed", str(uuid4())), ("--error", "x"), (str(uuid4()), "--tag", "x")])
+def test_retry_wants_one_job_or_all_failed_ones(farm: StubFarm, shell: Shell, words: tuple[str, ...]) -> None:
+    ended = shell("retry", *words)
+    assert ended.code == ExitCode.BAD_INPUT
+    assert "--failed" in ended.err
+    assert farm.calls == []
+
+
+def test_list_shows_the_dead_letters_of_one_kind(farm: StubFarm, shell: Shell) -> None:
+    assert shell("list", "--status", "FAILED", "--error", "poison").code == ExitCode.OK
+    assert farm.seen("GET", "/v1/jobs")[0].query == {"status": "FAILED", "error": "poison"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fluxfarm.settings import Settings
-from storage.objects_s3 import Patience, S3Store
+from storage.objects_s3 import PATIENT, Patience, S3Store
 from tests.s3.servers import ACCESS_KEY, SECRET_KEY, Server, running
 
 Make = Callable[..., S3Store]
@@ -70,6 +70,6 @@ def server(request: pytest.FixtureRequest) -> Server:
 @pytest.fixture
 def store(server: Server, make: Make) -> S3Store:
     """A store on its own bucket, on either server."""
-    made = make(server.url)
+    made = make(server.url, patience=PATIENT)  # rclone answers 500 now and then when the machine is busy
     made.ensure_bucket()
     return made

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fluxfarm.catalog import KLEIN_SMALL, SMALL
+from fluxfarm.settings import Settings
+from storage.database import Database
+from storage.records import Tenant
+from tests.workers.desk import Desk, OpenDesk
+from tests.workers.receiver import Answer, receiving
 from workers.pipeline import Pipeline
 from workers.pipeline_small import ensure_small
 
@@ -64,3 +70,18 @@ def copied(tmp_path: Path) -> Callable[[Path], Path]:
         return Path(shutil.copytree(folder, tmp_path / folder.name))
 
     return copy
+
+
+@pytest.fixture
+def desk(settings: Settings, database: Database, tenant: Tenant) -> OpenDesk:
+    """Opens a webhook endpoint whose receiver gives these answers."""
+
+    @contextmanager
+    def open_desk(*answers: Answer) -> Iterator[Desk]:
+        with receiving(*answers) as receiver:
+            made = Desk(settings, database, tenant, receiver)
+            yield made
+            for sender in made.senders:
+                sender.queue.close()
+
+    return open_desk

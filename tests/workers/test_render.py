@@ -34,7 +34,8 @@ LOST = Problem(code="worker_lost", message="Its worker died.", retryable=True)
 
 @pytest.fixture
 def local(settings: Settings, klein_folder: Path) -> Settings:
-    return settings.model_copy(update={"models": (ModelSource(KLEIN_SMALL.slug, folder=klein_folder),)})
+    source = ModelSource(KLEIN_SMALL.slug, folder=klein_folder)
+    return settings.model_copy(update={"models": (source,), "store_patience": 0.0})
 
 
 @pytest.fixture

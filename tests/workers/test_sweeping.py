@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -13,6 +14,8 @@ from storage.dispatcher import Dispatcher
 from storage.objects import ObjectStore, make_store, object_key
 from storage.queue import Queue
 from storage.records import Tenant
+from storage.repository import idempotency
+from storage.repository.idempotency import Taken
 from tests.making import QUEUE, make_job, must_claim, read_job, state
 from workers import scheduler
 from workers.sweeping import Sweeper
@@ -70,3 +73,18 @@ def test_the_scheduler_sends_what_nobody_sent(database: Database, tenant: Tenant
     thread.join(timeout=10)
     assert Queue(settings).depth(QUEUE) == 1
     assert state(database, late) is JobState.CANCELED
+    problem = read_job(database, late).problem
+    assert problem is not None
+    assert problem.code == "deadline"
+
+
+def test_idempotency_keys_are_forgotten_in_time(database: Database, tenant: Tenant, sweeper: Sweeper) -> None:
+    with database.transaction() as session:
+        for key in ("old", "new"):
+            call = Taken(tenant_id=tenant.id, key=key, digest=b"", holder=uuid4())
+            idempotency.take(session, call)
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE idempotency_keys SET expires_at = now() WHERE key = 'old'"))
+    sweeper.sweep()
+    with database.engine.connect() as connection:
+        assert connection.scalars(text("SELECT key FROM idempotency_keys")).all() == ["new"]

@@ -22,6 +22,7 @@ from fluxfarm.sources import ModelSource
 from storage.queue import local_queue
 from workers.pipeline import Drawing, Pipeline
 from workers.pipeline_small import ensure_small
+from workers.watchdog import Watchdog
 
 DEVICE_LOST: Final = 70  #: exit status after a device fault; the supervisor starts a fresh process
 
@@ -52,6 +53,7 @@ class LocalProvider:
         }
         self._pipelines: OrderedDict[str, Pipeline] = OrderedDict()
         self._turn = threading.Lock()
+        self._watchdog = Watchdog(settings.step_timeout)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -84,22 +86,22 @@ class LocalProvider:
             RenderError: what the pipeline raises; ``Canceled`` and ``LeaseLost`` come from ``on_step``.
         """
         started = time.perf_counter()
-        pipeline = self._load(request.model)
-        loaded = time.perf_counter()
         size = request.size.rendered
-        images = pipeline.draw(
-            Drawing(
-                prompt=request.prompt,
-                width=size.width,
-                height=size.height,
-                steps=request.steps,
-                guidance=request.guidance,
-                seeds=request.seeds,
-                references=references,
-                max_sequence_length=request.profile.max_sequence_length,
-            ),
-            on_step,
+        drawing = Drawing(
+            prompt=request.prompt,
+            width=size.width,
+            height=size.height,
+            steps=request.steps,
+            guidance=request.guidance,
+            seeds=request.seeds,
+            references=references,
+            max_sequence_length=request.profile.max_sequence_length,
         )
+        with self._watchdog.watching(on_step) as watched:
+            pipeline = self._load(request.model)
+            loaded = time.perf_counter()
+            self._watchdog.alive()
+            images = pipeline.draw(drawing, watched)
         timings = {"load": loaded - started, "render": time.perf_counter() - loaded}
         return Drawn(images, pipeline.revision, timings)
 

@@ -1,0 +1,106 @@
+"""The ``Idempotency-Key`` of a call: how it is read, and what it stands for.
+
+After draft-ietf-httpapi-idempotency-key-header-07 and Stripe: one key, one call, one job, per tenant. A replay
+shows the job as it is now under the status of the first reply; no body is kept, so that no prompt outlives its job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import structlog
+from fastapi import Depends, Header, Request
+
+from api.auth import Secret
+from api.farm import Farm
+from fluxfarm.errors import DatabaseUnavailable, InvalidIdempotencyKey
+from storage.repository import idempotency
+from storage.repository.idempotency import Taken
+
+MAX_KEY: Final = 255
+REPLAYED: Final = "Idempotency-Replayed"
+_KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY}}}")
+_QUOTED: Final = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')  #: RFC 9651, a String
+_DESCRIPTION: Final = (
+    "A word of yours for this call, 1 to 255 visible ASCII characters, bare or as a quoted string. The same call with "
+    "the same key within 24 hours makes no second job: the reply shows the first one, with "
+    "`Idempotency-Replayed: true`. Another call with the key is a 422; while the first is worked on, a 409 with "
+    "`Retry-After`."
+)
+
+log = structlog.get_logger()
+
+
+def parse_key(values: list[str]) -> str | None:
+    """The key in the header's lines; quoted and bare it is the same one. None: there is no such header.
+
+    Raises:
+        InvalidIdempotencyKey: two lines, empty, too long, or characters that are not visible ASCII.
+    """
+    if not values:
+        return None
+    text = values[0].strip(" \t")
+    if text.startswith('"'):
+        quoted = _QUOTED.fullmatch(text)
+        text = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else ""
+    if len(values) > 1 or not _KEY.fullmatch(text):
+        message = f"Idempotency-Key must be one word of 1 to {MAX_KEY} visible ASCII characters, a UUID for one."
+        raise InvalidIdempotencyKey(message)
+    return text
+
+
+async def read_key(
+    request: Request,
+    _key_first: Secret,
+    _documented: Annotated[str | None, Header(alias="Idempotency-Key", description=_DESCRIPTION)] = None,
+) -> str | None:
+    """The key of this call, as a dependency."""
+    return parse_key(request.headers.getlist("idempotency-key"))
+
+
+IdempotencyKey = Annotated[str | None, Depends(read_key)]
+
+
+def digest(path: str, body: dict[str, Any] | None = None) -> bytes:
+    """What tells two calls apart: the path and the parsed body, whose spaces and order of names mean nothing."""
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{path}\n{canonical}".encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A key and the call that came with it; ``digest`` is taken once the caller is known, as it parses the body."""
+
+    key: str
+    digest: Callable[[], bytes]
+
+    @classmethod
+    def of(cls, key: str | None, call: Callable[[], bytes]) -> Guard | None:
+        """None without a key."""
+        return None if key is None else cls(key, call)
+
+    def call(self, tenant_id: UUID, holder: UUID) -> Taken:
+        """This call, as the repository has it."""
+        return Taken(tenant_id=tenant_id, key=self.key, digest=self.digest(), holder=holder)
+
+
+@contextmanager
+def released_on_failure(farm: Farm, call: Taken | None) -> Iterator[None]:
+    """Gives the key up when what is done between two transactions fails: then nothing was stored."""
+    try:
+        yield
+    except BaseException:
+        if call is not None:
+            try:
+                with farm.database.transaction() as session:
+                    idempotency.release(session, call)
+            except DatabaseUnavailable:
+                log.warning("idempotency_key_held", seconds=idempotency.IN_FLIGHT)  # it runs out by itself
+        raise

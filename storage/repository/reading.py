@@ -1,0 +1,54 @@
+"""A job with its attempts and images in one round trip: what every poll asks for."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import JSON, Select, literal_column, select
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
+
+from fluxfarm.jobs import JobState
+from storage.records import Attempt, Image, Job
+
+ATTEMPTS: Final = literal_column(
+    """(SELECT coalesce(json_agg(json_build_object(
+           'number', number, 'provider', provider, 'worker', worker, 'model_revision', model_revision, 'status', status,
+           'seeds', seeds, 'effective', effective, 'ignored', ignored, 'timings', timings, 'cost', cost::text,
+           'error', error, 'swept', swept, 'started_at', started_at, 'ended_at', ended_at) ORDER BY number), '[]')
+          FROM attempts WHERE job_uuid = jobs.uuid)""",
+    JSON,
+).label("attempts_json")
+IMAGES: Final = literal_column(
+    """(SELECT coalesce(json_agg(json_build_object(
+           'n', n, 'attempt', attempt, 'object_key', object_key, 'seed', seed, 'width', width, 'height', height,
+           'content_type', content_type, 'size_bytes', size_bytes, 'sha256', sha256) ORDER BY n), '[]')
+          FROM images WHERE job_uuid = jobs.uuid)""",
+    JSON,
+).label("images_json")
+
+Whole = Select[Job, Any, Any]
+WHOLE: Final[Whole] = select(Job, ATTEMPTS, IMAGES).execution_options(populate_existing=True)
+
+
+def load(session: Session, query: Whole, parameters: dict[str, Any] | None = None) -> list[Job]:
+    """The jobs of a query that began as ``WHOLE``, each with its attempts and images."""
+    jobs = []
+    for job, attempts, images in session.execute(query, parameters or {}):
+        set_committed_value(job, "attempts", [_attempt(job.uuid, one) for one in attempts])
+        set_committed_value(job, "images", [Image(job_uuid=job.uuid, **one) for one in images])
+        jobs.append(job)
+    return jobs
+
+
+def _attempt(job_uuid: UUID, columns: dict[str, Any]) -> Attempt:
+    columns["status"] = JobState(columns["status"])
+    columns["started_at"] = datetime.fromisoformat(columns["started_at"])
+    if columns["ended_at"] is not None:
+        columns["ended_at"] = datetime.fromisoformat(columns["ended_at"])
+    if columns["cost"] is not None:
+        columns["cost"] = Decimal(columns["cost"])
+    return Attempt(job_uuid=job_uuid, **columns)
