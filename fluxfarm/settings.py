@@ -153,15 +153,15 @@ class Settings(BaseSettings):
         alias="FLUXFARM_STEP_TIMEOUT",
         gt=0,
         description=(
-            "Seconds without a denoising step after which a worker counts as hung and ends itself; loading and compiling "
-            "count, so set it above those."
+            "Seconds without a denoising step after which a worker counts as hung and ends itself; loading and "
+            "compiling count, so set it above those."
         ),
     )
     store_patience: float = Field(
         600.0,
         alias="FLUXFARM_STORE_PATIENCE",
         ge=0,
-        description="Seconds that a worker keeps drawn pictures while the object store is away, before the attempt fails.",
+        description="Seconds that a worker keeps drawn pictures while the object store is away, then fails.",
     )
     max_attempts: int = Field(
         3, alias="FLUXFARM_MAX_ATTEMPTS", ge=1, le=20, description="Starts of one job before it is FAILED."
