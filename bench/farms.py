@@ -22,7 +22,7 @@ START = 300.0  #: seconds
 def running_farm(**environment: str) -> Iterator[RunningFarm]:
     """``fluxfarm up`` on free ports and an empty data folder, and how to reach it; all of it ends with the block."""
     with tempfile.TemporaryDirectory(prefix="fluxfarm-bench-") as folder:
-        data_dir = Path(folder) / "data"
+        data_dir = Path(environment.get("FLUXFARM_DATA_DIR", Path(folder) / "data"))
         ours = {"FLUXFARM_DATA_DIR": str(data_dir), "FLUXFARM_PORT": "0", "FLUXFARM_FLOWER_PORT": "0"}
         process = subprocess.Popen(
             [sys.executable, "-m", "fluxfarm", "up"],

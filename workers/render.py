@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from workers.worker import RenderWorker
 
 NOTHING: Final = "nothing to do"  #: a doubled or late ticket
-DATABASE_PATIENCE: Final = 0.5  #: seconds between two tries to finish while the database is away
+DATABASE_PATIENCE: Final = 0.5  #: seconds between two tries to claim or to finish while the database is away
 STORE_PAUSE: Final = 1.0  #: seconds between two tries while the object store is away
 
 Answer = TypeVar("Answer")
@@ -75,10 +75,19 @@ def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
 
 
 def _claim(worker: RenderWorker, queue: str, ticket: UUID) -> Held | None:
-    before = time.monotonic()
-    with worker.database.transaction() as session:
-        claim = turns.take_turn(session, queue, ticket, worker.claimant)
-    return None if claim is None else worker.leases.hold(claim, before)
+    """Take the job whose turn it is; a ticket is not let go because the database is away for a moment."""
+    while True:
+        before = time.monotonic()
+        try:
+            with worker.database.transaction() as session:
+                claim = turns.take_turn(session, queue, ticket, worker.claimant)
+        except DatabaseUnavailable as error:
+            if worker.retiring:
+                raise
+            log.warning("claim_postponed", code=error.code)
+            time.sleep(DATABASE_PATIENCE)
+        else:
+            return None if claim is None else worker.leases.hold(claim, before)
 
 
 def _hand_back(worker: RenderWorker, queue: str, ticket: UUID) -> str:
