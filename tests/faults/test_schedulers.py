@@ -45,7 +45,7 @@ def test_two_sweepers_send_no_more_than_the_gap(site: Site) -> None:
     jobs = [site.accept("waiting") for _ in range(window + 12)]
     with site.redis() as redis:
         redis.flushall()
-        end = time.monotonic() + 3 * LEASE
+        end = time.monotonic() + 2.5 * LEASE
         depths = []
         while time.monotonic() < end:
             depths.append(int(redis.llen(QUEUE)))
