@@ -164,7 +164,11 @@ class Settings(BaseSettings):
         description="Seconds that a worker keeps drawn pictures while the object store is away, then fails.",
     )
     max_attempts: int = Field(
-        3, alias="FLUXFARM_MAX_ATTEMPTS", ge=1, le=20, description="Starts of one job before it is FAILED."
+        3,
+        alias="FLUXFARM_MAX_ATTEMPTS",
+        ge=1,
+        le=20,
+        description="Starts after which a failure is final; a job that killed so many workers is FAILED `poison`.",
     )
     window: float = Field(
         2.0,
