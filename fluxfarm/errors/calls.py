@@ -1,0 +1,216 @@
+"""What ends a call: each leaf is an HTTP status and a code."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from fluxfarm.errors.root import FluxfarmError
+
+
+class BadRequest(FluxfarmError):
+    """What the caller sent cannot be done as it stands."""
+
+    code = "bad_request"
+    status = 400
+
+
+class MalformedBody(BadRequest):
+    """The body is not what its content type says."""
+
+    code = "malformed_body"
+
+
+class InvalidField(BadRequest):
+    """A value is out of its range or of the wrong type."""
+
+    code = "invalid_field"
+
+
+class UnknownField(BadRequest):
+    """A name that neither the farm nor the chosen provider knows."""
+
+    code = "unknown_field"
+
+
+class InvalidPrompt(BadRequest):
+    """The prompt is empty, too long or holds characters that no text may hold."""
+
+    code = "invalid_prompt"
+
+
+class InvalidSize(BadRequest):
+    """The model cannot render this size."""
+
+    code = "invalid_size"
+
+
+class InvalidReference(BadRequest):
+    """A reference image cannot be used."""
+
+    code = "invalid_reference"
+
+
+class ForbiddenUrl(BadRequest):
+    """The farm does not open this URL (private network, redirect, scheme or port)."""
+
+    code = "forbidden_url"
+
+
+class UnreachableUrl(BadRequest):
+    """The URL did not answer in time or within the size cap."""
+
+    code = "unreachable_url"
+
+
+class InvalidIdempotencyKey(BadRequest):
+    """The ``Idempotency-Key`` is empty, too long or malformed."""
+
+    code = "invalid_idempotency_key"
+
+
+class NoRoute(BadRequest):
+    """No provider that is configured here can ever serve the request."""
+
+    code = "no_route"
+
+
+class Unauthorized(FluxfarmError):
+    """There is no valid key."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class Forbidden(FluxfarmError):
+    """The key or the link does not allow it."""
+
+    code = "forbidden"
+    status = 403
+
+
+class LinkExpired(Forbidden):
+    """The presigned link is past its time."""
+
+    code = "link_expired"
+
+
+class NotFound(FluxfarmError):
+    """No such thing for this tenant; somebody else's counts as no such thing."""
+
+    code = "not_found"
+    status = 404
+
+
+class ModelNotFound(NotFound):
+    """The catalogue does not know the model."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(FluxfarmError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class Conflict(FluxfarmError):
+    """The present state does not allow it; ``job`` is the job that stands in the way, when it is another one."""
+
+    code = "conflict"
+    status = 409
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after: float | None = None, job: UUID | None = None
+    ) -> None:
+        """As any error, and the uuid of the other job."""
+        super().__init__(message, param=param, retry_after=retry_after)
+        self.job = job
+
+
+class ExternalIdTaken(Conflict):
+    """Another job of the tenant has this external id."""
+
+    code = "external_id_taken"
+
+
+class AlreadyRetried(Conflict):
+    """The job was retried before; a job is retried once, and its retry can be retried in turn."""
+
+    code = "already_retried"
+
+
+class IdempotencyInFlight(Conflict):
+    """A call with this ``Idempotency-Key`` is still worked on; the same call soon gets its reply."""
+
+    code = "idempotency_in_flight"
+    retryable = True
+
+
+class PayloadTooLarge(FluxfarmError):
+    """The body is over the cap."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class UnsupportedMediaType(FluxfarmError):
+    """The content type is not one that this call takes."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class RangeNotSatisfiable(FluxfarmError):
+    """The Range header asks for bytes that do not exist."""
+
+    code = "range_not_satisfiable"
+    status = 416
+
+
+class IdempotencyKeyReused(FluxfarmError):
+    """The ``Idempotency-Key`` came before, with another call."""
+
+    code = "idempotency_key_reused"
+    status = 422
+
+
+class TooManyRequests(FluxfarmError):
+    """A limit is reached."""
+
+    code = "too_many_requests"
+    status = 429
+    retryable = True
+
+
+class InternalError(FluxfarmError):
+    """A fault of the farm itself."""
+
+    code = "internal_error"
+    status = 500
+
+
+class Unavailable(FluxfarmError):
+    """A part of the farm is down for the moment."""
+
+    code = "unavailable"
+    status = 503
+    retryable = True
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer."""
+
+    code = "database_unavailable"
+
+
+class BrokerUnavailable(Unavailable):
+    """The broker does not answer."""
+
+    code = "broker_unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    """The object store does not answer."""
+
+    code = "store_unavailable"
