@@ -1,22 +1,29 @@
-"""How an error leaves the API: problem+json with a stable code, never with what the caller sent or what is inside."""
+"""How an error leaves the API: in the words of its path's dialect, never with what was sent or what is inside."""
 
 from __future__ import annotations
 
 import json
 import math
 from typing import Any, Final, cast
-from uuid import UUID
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from api.dialects import native_errors, openai_errors
+from api.dialects.native_errors import PROBLEM_JSON
+from api.dialects.wording import Wording
 from api.strict import Complaints, problem_of
-from fluxfarm.errors import BadRequest, Conflict, FluxfarmError, InternalError, MethodNotAllowed, NotFound, Unavailable
+from fluxfarm.errors import BadRequest, FluxfarmError, InternalError, MethodNotAllowed, NotFound, Unavailable
 
-PROBLEM_JSON: Final = "application/problem+json"
+#: who words the errors below a prefix, unknown paths and refused methods included
+WORDINGS: Final[tuple[tuple[str, Wording], ...]] = (
+    ("/openai", openai_errors.error_reply),
+    ("/v1/images", openai_errors.error_reply),
+    ("/v1/models", openai_errors.shared_reply),
+)
 MEANINGS: Final = {
     400: "What was sent cannot be done as it stands; `code` says why, `param` names the field",
     401: "No API key, or a wrong, expired or revoked one",
@@ -29,60 +36,32 @@ MEANINGS: Final = {
     422: "The `Idempotency-Key` came before, with another call",
     500: "A fault of the farm; quote the request id",
     503: "A part of the farm is down; try again after `Retry-After` seconds",
+    504: "The job is not over yet; it goes on",
 }
 
 
-class ProblemDetails(BaseModel):
-    """RFC 9457, with a code for programs."""
+def error_response(error: FluxfarmError, scope: Scope, headers: dict[str, str] | None = None) -> Response:
+    """The reply to an error in the words of the path's dialect.
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "type": "urn:fluxfarm:problem:unknown_field",
-                "title": "Unknown field",
-                "status": 400,
-                "detail": "promptObject.promt is no field here; did you mean 'prompt'?",
-                "code": "unknown_field",
-                "param": "promptObject.promt",
-                "retryable": False,
-                "instance": "urn:fluxfarm:request:0fC3Yx1Zk2aQ8u7d",
-            }
-        }
-    )
-
-    type: str = Field(description="`urn:fluxfarm:problem:` and the code.")
-    title: str = Field(description="The code in words.")
-    status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What is wrong and what to do, for a person.")
-    code: str = Field(description="The stable word for a program.")
-    param: str | None = Field(None, description="The field at fault, as a dotted path.")
-    job: UUID | None = Field(None, description="The job that stands in the way, when it is another one.")
-    retryable: bool = Field(description="Whether the same request can succeed later.")
-    instance: str = Field(description="`urn:fluxfarm:request:` and the request id, which the log has too.")
-
-
-def problem(error: FluxfarmError, scope: Scope, headers: dict[str, str] | None = None) -> Response:
-    """The reply to an error, with ``Retry-After`` (whole seconds), ``WWW-Authenticate`` and its own ``headers``."""
-    details = ProblemDetails(
-        type=f"urn:fluxfarm:problem:{error.code}",
-        title=error.code.replace("_", " ").capitalize(),
-        status=error.status,
-        detail=error.message,
-        code=error.code,
-        param=error.param,
-        job=error.job if isinstance(error, Conflict) else None,
-        retryable=error.retryable,
-        instance=f"urn:fluxfarm:request:{scope.get('state', {}).get('request_id', 'unknown')}",
-    )
-    more = dict(headers or {})
+    ``Retry-After`` (whole seconds), ``WWW-Authenticate`` and the caller's own ``headers`` are added for all of them.
+    """
+    worded = wording_of(scope["path"])(error, scope.get("state", {}).get("request_id", "unknown"))
+    more = {**worded.headers, **(headers or {})}
     wait = error.retry_after if error.retry_after is not None else (2.0 if isinstance(error, Unavailable) else None)
     if wait is not None:
         more["Retry-After"] = str(max(1, math.ceil(wait)))
     if error.status == 401:  # noqa: PLR2004
         more["WWW-Authenticate"] = 'Bearer realm="fluxfarm"'
     # ASCII: whatever text got into a message, it can be sent.
-    content = json.dumps(details.model_dump(mode="json", exclude_none=True))
-    return Response(content, error.status, more, media_type=PROBLEM_JSON)
+    return Response(json.dumps(worded.content), worded.status, more, media_type=worded.media_type)
+
+
+def wording_of(path: str) -> Wording:
+    """Who words the errors of a path: the dialect of the first prefix that it lies under, else the farm's own form."""
+    return next(
+        (wording for prefix, wording in WORDINGS if path == prefix or path.startswith(f"{prefix}/")),
+        native_errors.error_reply,
+    )
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -91,29 +70,34 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": MEANINGS[status], "content": content} for status in (*statuses, 500, 503)}
 
 
+def errors_as(model: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for a dialect, whose errors all have the form of ``model``."""
+    return {status: {"description": MEANINGS[status], "model": model} for status in (*statuses, 500, 503)}
+
+
 async def _fluxfarm_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FluxfarmError)
-    return problem(error, request.scope)
+    return error_response(error, request.scope)
 
 
 async def _invalid_parameters(request: Request, error: Exception) -> Response:
     complaints = cast("Complaints", cast("RequestValidationError", error).errors())
     if any(complaint["loc"][0] == "path" for complaint in complaints):
-        return problem(NotFound("There is nothing of that name."), request.scope)
-    return problem(problem_of([{**c, "loc": c["loc"][1:]} for c in complaints]), request.scope)
+        return error_response(NotFound("There is nothing of that name."), request.scope)
+    return error_response(problem_of([{**c, "loc": c["loc"][1:]} for c in complaints]), request.scope)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == NotFound.status:
-        return problem(NotFound("There is no such path; /openapi.json lists them."), request.scope)
+        return error_response(NotFound("There is no such path; /openapi.json lists them."), request.scope)
     if error.status_code == MethodNotAllowed.status:
         allowed = ", ".join(sorted(request.app.state.methods.of(request.url.path)))
         message = f"{request.method[:20]} does not go here; allowed: {allowed}."
-        return problem(MethodNotAllowed(message), request.scope, {"Allow": allowed})
+        return error_response(MethodNotAllowed(message), request.scope, {"Allow": allowed})
     if error.status_code < 500:  # noqa: PLR2004
-        return problem(BadRequest("The request cannot be read."), request.scope)
-    return problem(InternalError("The farm made a mistake."), request.scope)
+        return error_response(BadRequest("The request cannot be read."), request.scope)
+    return error_response(InternalError("The farm made a mistake."), request.scope)
 
 
 def install(app: FastAPI) -> None:

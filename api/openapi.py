@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api.dialects.native import NewJob
-from api.errors import ProblemDetails
+from api.dialects.native_errors import ProblemDetails
 from api.routes.keys import NewKey
 from api.routes.retries import RetryMany
 from api.routes.webhooks import NewWebhook

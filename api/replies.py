@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import problem
+from api.errors import error_response
 from fluxfarm.errors import InternalError
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -66,7 +66,7 @@ class Replies:
                     raise
                 error = InternalError("The farm made a mistake; quote the request id to its operator.")
                 with suppress(_HeadDoneError):
-                    await problem(error, inner)(inner, receive, outgoing.send)
+                    await error_response(error, inner)(inner, receive, outgoing.send)
 
 
 class _Outgoing:

@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx
 
 from fluxfarm import errors
-from fluxfarm.airecord import AiRecord
+from fluxfarm.airecord import AiRecord, Problem
 from fluxfarm.errors import FluxfarmError, RenderError
 from fluxfarm.jobs import JobState
 
@@ -75,10 +75,7 @@ def from_response(response: httpx.Response, place: str) -> FluxfarmError:
     if code and kind.code != code:
         message = f"{message} ({code})"
     retry_after = seconds_of(response.headers.get("retry-after"))
-    error = kind(message, param=_text(problem, "param") or None, retry_after=retry_after)
-    if isinstance(error, errors.Conflict):
-        error.job = _job(problem)
-    return error
+    return kind(message, param=_text(problem, "param") or None, retry_after=retry_after, job=_job(problem))
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:
@@ -108,14 +105,21 @@ def raise_for_record(record: AiRecord) -> AiRecord:
         RenderError: the leaf of the record's error code; the class itself for a code from elsewhere in the tree.
         Canceled: somebody or a deadline stopped the job.
     """
-    if record.status not in (JobState.FAILED, JobState.CANCELED):
-        return record
-    problem = record.error
-    fallback = errors.Canceled if record.status is JobState.CANCELED else RenderError
+    error = end_of(record.uuid, record.status, record.error)
+    if error is not None:
+        raise error
+    return record
+
+
+def end_of(uuid: UUID, status: JobState, problem: Problem | None) -> RenderError | None:
+    """The error that a job ended with; None when it did not end badly, or has not ended."""
+    if status not in (JobState.FAILED, JobState.CANCELED):
+        return None
+    fallback = errors.Canceled if status is JobState.CANCELED else RenderError
     if problem is None:
-        raise fallback(f"Job {record.uuid} is {record.status}; the farm gave no reason.")
+        return fallback(f"Job {uuid} is {status}; the farm gave no reason.", job=uuid)
     kind = BY_CODE.get(problem.code, fallback)
     if not issubclass(kind, RenderError):
         kind = fallback
     suffix = "" if kind.code == problem.code else f" ({problem.code})"
-    raise kind(problem.message + suffix)
+    return kind(problem.message + suffix, job=uuid)

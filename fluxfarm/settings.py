@@ -55,6 +55,16 @@ class Settings(BaseSettings):
     api_threads: int = Field(
         40, alias="FLUXFARM_API_THREADS", ge=1, le=1000, description="Threads of one API process; its pool is as large."
     )
+    longest_wait: int = Field(
+        300,
+        alias="FLUXFARM_LONGEST_WAIT",
+        ge=1,
+        le=3600,
+        description=(
+            "Seconds that a call of a dialect without polling (OpenAI, Cloudflare, 1min.ai) waits for its pictures; "
+            "then it ends with the job's id, and the job goes on."
+        ),
+    )
     idempotency_ttl: int = Field(
         86_400,
         alias="FLUXFARM_IDEMPOTENCY_TTL",

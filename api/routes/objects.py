@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.errors import problem, problems
+from api.errors import error_response, problems
 from api.farm import FarmPart
 from fluxfarm.errors import NotFound, RangeNotSatisfiable
 from storage.objects_local import LocalStore, ServedObject
@@ -60,7 +60,7 @@ def open_object(
     try:
         span = byte_range(wanted, served.size) if unchanged in ("", tag) else None
     except RangeNotSatisfiable as error:
-        return problem(error, request.scope, {"Content-Range": f"bytes */{served.size}"})
+        return error_response(error, request.scope, {"Content-Range": f"bytes */{served.size}"})
     return _send(served, span, headers)
 
 

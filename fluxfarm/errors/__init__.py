@@ -32,6 +32,7 @@ FluxfarmError
 │   ├── DatabaseUnavailable    503  database_unavailable
 │   ├── BrokerUnavailable      503  broker_unavailable
 │   └── StoreUnavailable       503  store_unavailable
+├── StillRendering             504  still_rendering        a call has waited long enough; its job goes on
 └── RenderError                     ends or postpones an attempt; shown in the record, not as an HTTP status
     ├── ModelUnavailable            model_unavailable      the weights are missing or broken (final)
     ├── PromptTooLong               prompt_too_long        more tokens than the model reads (final)
@@ -80,6 +81,7 @@ from fluxfarm.errors.calls import (
     NotFound,
     PayloadTooLarge,
     RangeNotSatisfiable,
+    StillRendering,
     StoreUnavailable,
     TooManyRequests,
     Unauthorized,
@@ -155,6 +157,7 @@ __all__ = [
     "RenderError",
     "RenderFailed",
     "ResultLost",
+    "StillRendering",
     "StoreUnavailable",
     "TooManyRequests",
     "Unauthorized",

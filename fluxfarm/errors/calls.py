@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from fluxfarm.errors.root import FluxfarmError
 
 
@@ -120,13 +118,6 @@ class Conflict(FluxfarmError):
     code = "conflict"
     status = 409
 
-    def __init__(
-        self, message: str, *, param: str | None = None, retry_after: float | None = None, job: UUID | None = None
-    ) -> None:
-        """As any error, and the uuid of the other job."""
-        super().__init__(message, param=param, retry_after=retry_after)
-        self.job = job
-
 
 class ExternalIdTaken(Conflict):
     """Another job of the tenant has this external id."""
@@ -214,3 +205,10 @@ class StoreUnavailable(Unavailable):
     """The object store does not answer."""
 
     code = "store_unavailable"
+
+
+class StillRendering(FluxfarmError):
+    """A call that waits for its pictures has waited long enough; ``job`` goes on and can be read."""
+
+    code = "still_rendering"
+    status = 504

@@ -1,0 +1,86 @@
+"""How a call of a synchronous dialect gets its pictures: asleep on the loop until the job is over.
+
+A caller that hangs up stops nothing: the clients of these dialects hang up when they have waited too long, and then
+ask again, which leads them to the same job. Whoever wants the job stopped cancels it at ``/v1/jobs/{uuid}/cancel``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Final
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from api.farm import Farm
+from api.waiting import until_over
+from fluxfarm.errors import DatabaseUnavailable, StillRendering
+from fluxfarm.problems import end_of
+from storage.records import Job
+from storage.repository import jobs
+
+AWAY: Final = 1.0  #: seconds between two looks while the database is away
+
+
+async def pictures_of(farm: Farm, request: Request, job: Job) -> Job:
+    """The job when it is a SUCCESS; its body must have been read before. Every error names the job.
+
+    Raises:
+        StillRendering: it was not over after ``settings.longest_wait`` seconds.
+        RenderError: the leaf of the error that it ended with.
+        NotFound: it was erased meanwhile.
+        ClientDisconnect: nobody waits any more.
+    """
+    if not job.status.is_final:
+        await _unless_hung_up(request, _wait(farm, job))
+        job = await run_in_threadpool(_read, farm, job)
+    error = end_of(job.uuid, job.status, job.problem)
+    if error is not None:
+        raise error
+    if not job.status.is_final:
+        message = (
+            f"The job is not over after {farm.settings.longest_wait} s; it goes on. Read it at /v1/jobs/{job.uuid} "
+            "instead of asking again."
+        )
+        raise StillRendering(message, job=job.uuid)
+    return job
+
+
+async def _wait(farm: Farm, job: Job) -> None:
+    """While the database is away the wait goes on: the job is stored, and its worker waits as well."""
+    now = asyncio.get_running_loop().time
+    end = now() + farm.settings.longest_wait
+    while True:
+        try:
+            await until_over(farm.database, farm.changes, job.tenant_id, job.uuid, max(0.0, end - now()))
+        except DatabaseUnavailable:
+            if now() + AWAY >= end:
+                raise
+            await asyncio.sleep(AWAY)
+        else:
+            return
+
+
+async def _unless_hung_up(request: Request, waiting: Coroutine[None, None, None]) -> None:
+    wait, hang_up = asyncio.ensure_future(waiting), asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait((wait, hang_up), return_when=asyncio.FIRST_COMPLETED)
+        if not wait.done():
+            raise ClientDisconnect
+        await wait
+    finally:
+        wait.cancel()
+        hang_up.cancel()
+        await asyncio.gather(wait, hang_up, return_exceptions=True)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _read(farm: Farm, job: Job) -> Job:
+    with farm.database.transaction() as session:
+        return jobs.read(session, job.tenant_id, job.uuid)
