@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.auth import needed
 from api.dialects.native import NewJob
 from api.dialects.native_errors import ProblemDetails
 from api.routes.keys import NewKey
@@ -40,8 +41,11 @@ def describer(app: FastAPI) -> Callable[[], dict[str, Any]]:
 
 def _describe(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
-    for operations in found["paths"].values():
-        for operation in operations.values():
+    for path, operations in found["paths"].items():
+        for method, operation in operations.items():
+            if "security" in operation:
+                scope = needed(method.upper(), path).value
+                operation["security"] = [{scheme: [scope] for scheme in one} for one in operation["security"]]
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]  # invalid parameters are a 400 here
     schemas: dict[str, Any] = found.setdefault("components", {}).setdefault("schemas", {})

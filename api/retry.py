@@ -16,6 +16,7 @@ from api.farm import Farm
 from api.idempotency import Guard, released_on_failure
 from api.submit import ACCEPTED, OUTSIDE, Accepted, all_or_nothing, dispatch, route
 from fluxfarm.errors import DatabaseUnavailable, FluxfarmError, NoRoute, NotFound, ReferenceGone
+from fluxfarm.scopes import Scope
 from storage.objects import CONTENT_TYPES, ObjectStore, job_prefix, object_key
 from storage.records import Job
 from storage.repository import idempotency, jobs, retries, tenants
@@ -47,7 +48,7 @@ def retry(farm: Farm, secret: str, uuid: UUID, guard: Guard | None) -> Accepted:
     """
     new = uuid4()
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         call = None if guard is None else guard.call(key.tenant_id, new)
         if (first := idempotency.take(session, call)) is not None:
             return Accepted(first.job, first.status_code)
@@ -61,7 +62,7 @@ def retry(farm: Farm, secret: str, uuid: UUID, guard: Guard | None) -> Accepted:
         with released_on_failure(farm, call), all_or_nothing(farm, key.tenant_id, new):
             references = carry_over(farm.store, old, new)
             with farm.database.transaction() as session:
-                allowed(tenants.authenticate(session, secret))  # again: the key may have been revoked meanwhile
+                allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: it may be revoked by now
                 old = retries.lock_one(session, key.tenant_id, uuid)
                 job = jobs.create(session, retries.again(old, new, queue, references))
                 idempotency.finish(session, call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
@@ -100,13 +101,13 @@ def _body(store: ObjectStore, key: str) -> bytes | None:
 def retry_many(farm: Farm, secret: str, wanted: Filter, *, before: int | None, limit: int) -> Bulk:
     """Make new jobs of those that fit, in one transaction, each old job once; jobs that cannot be retried are told."""
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         found = retries.candidates(session, key.tenant_id, wanted, before=before, limit=limit + 1)
     bulk = Bulk()
     with _leftovers_erased(farm, bulk) as planned:
         looked_at = _plan(farm, found[:limit], planned, bulk)
         with farm.database.transaction() as session:
-            allowed(tenants.authenticate(session, secret))  # again: the key may have been revoked meanwhile
+            allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: it may be revoked by now
             free = retries.lock_many(session, key.tenant_id, [new.retry_of for new in planned if new.retry_of])
             made = [new for new in reversed(planned) if new.retry_of in free]
             jobs.create_many(session, made)

@@ -20,6 +20,7 @@ from api.targets import FIELD, look_up, new_secret, read_target
 from fluxfarm.catalog import find_model
 from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, InvalidReference, NoRoute, Unavailable
 from fluxfarm.request import RenderRequest
+from fluxfarm.scopes import Scope
 from fluxfarm.settings import Settings
 from fluxfarm.sizes import Size
 from storage.objects import job_prefix, object_key
@@ -138,7 +139,7 @@ def _enter(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guar
     """Check everything, and store the job unless something outside must be looked at first."""
     uuid = uuid4()
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         call = None if guard is None else guard.call(key.tenant_id, uuid)
         # Before the order is read: a deadline that has passed meanwhile must not make a replay look like a mistake.
         if (first := idempotency.take(session, call)) is not None:
@@ -205,7 +206,7 @@ def _enter_with_pictures(farm: Farm, secret: str, entry: _Entry, pictures: dict[
         for index, picture in pictures.items():
             farm.store.put(keys[index], picture.png, "image/png")
         with farm.database.transaction() as session:
-            allowed(tenants.authenticate(session, secret))  # again: the key may have been revoked meanwhile
+            allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: it may be revoked by now
             if entry.target is not None:
                 sealed = farm.sealer.seal(new_secret())
                 webhook_id = endpoints.resolve_or_create(session, entry.tenant_id, entry.target, sealed)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fluxfarm.errors import FluxfarmError
+from fluxfarm.scopes import Scope
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.objects import make_store
@@ -21,14 +22,13 @@ from storage.repository import tenants
 
 TENANT: Final = "default"
 KEY_NAME: Final = "fluxfarm up"
-SCOPES: Final = ("jobs", "admin")
 
 
 def ensure_access(database: Database, name: str = KEY_NAME) -> dict[str, str]:
     """Make the tenant ``default`` and a key of this name, the only live one; gives tenant, key_id and api_key."""
     with database.transaction() as session:
         tenant = tenants.ensure_tenant(session, TENANT)
-        key, secret = tenants.create_key(session, tenant.id, name, list(SCOPES))
+        key, secret = tenants.create_key(session, tenant.id, name, Scope)
         for old in tenants.list_keys(session, tenant.id):
             if old.name == name and old.id != key.id and old.revoked_at is None:
                 tenants.revoke_key(session, tenant.id, old.id)

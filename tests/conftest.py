@@ -15,6 +15,7 @@ from redis import Redis
 from sqlalchemy import text
 
 from fluxfarm.embedded import Postgres, Valkey
+from fluxfarm.scopes import Scope
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.records import ApiKey, Base, Tenant
@@ -85,7 +86,7 @@ def tenant(database: Database) -> Tenant:
 @pytest.fixture
 def key_and_secret(database: Database, tenant: Tenant) -> tuple[ApiKey, str]:
     with database.transaction() as session:
-        return tenants.create_key(session, tenant.id, "tests", ["jobs", "admin"])
+        return tenants.create_key(session, tenant.id, "tests", Scope)
 
 
 @pytest.fixture

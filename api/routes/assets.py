@@ -12,6 +12,7 @@ from api.auth import Secret, allowed
 from api.errors import problems
 from api.farm import FarmPart
 from fluxfarm.errors import NotFound
+from fluxfarm.scopes import Scope
 from storage.repository import jobs, tenants
 
 router = APIRouter(prefix="/v1/assets", tags=["assets"])
@@ -32,7 +33,7 @@ router = APIRouter(prefix="/v1/assets", tags=["assets"])
 def open_asset(farm: FarmPart, secret: Secret, uuid: UUID, n: Annotated[int, Path(ge=0, le=1000)]) -> Response:
     """Go to image n of a job."""
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), Scope.READ)
         images = jobs.read(session, key.tenant_id, uuid).images
     image = next((image for image in images if image.n == n), None)
     if image is None:

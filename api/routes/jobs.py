@@ -26,6 +26,7 @@ from api.waiting import until_over
 from fluxfarm.airecord import Problem
 from fluxfarm.errors import Canceled, FluxfarmError
 from fluxfarm.jobs import JobState
+from fluxfarm.scopes import Scope
 from storage.objects import job_prefix
 from storage.records import Job
 from storage.repository import jobs, tenants
@@ -101,7 +102,7 @@ async def create_job(
         headers["Preference-Applied"] = f"wait={seconds}"
         with suppress(FluxfarmError):  # the job is stored: no trouble in waiting may make this call look failed
             await until_over(farm.database, farm.changes, job.tenant_id, job.uuid, seconds)
-            job = await run_in_threadpool(_read, farm, secret, job.uuid)
+            job = await run_in_threadpool(_read, farm, secret, job.uuid, Scope.RENDER)
             status = 200 if job.status.is_final else ACCEPTED
     if job.status.is_final:
         headers.pop("Retry-After", None)
@@ -124,7 +125,7 @@ def list_jobs(farm: FarmPart, secret: Secret, wanted: Annotated[Listing, Query()
         external_id=wanted.external_id,
     )
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), Scope.READ)
         page = jobs.list_page(session, key.tenant_id, only, before=before, limit=wanted.limit)
     records = [ai_record(farm, job) for job in page.jobs]
     return reply(JobPage(data=records, next_cursor=make_cursor(page.next_before)))
@@ -158,7 +159,7 @@ async def read_job(
 def cancel_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     """Stop a job within two denoising steps."""
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         job = jobs.cancel(session, key.tenant_id, uuid, CANCELED)
     farm.notifier.hurry(job.webhook_id)
     return reply(JobReply(ai_record=ai_record(farm, job)))
@@ -177,13 +178,13 @@ def erase_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     """
     farm.store.check()  # with the store down the record would be gone and its pictures would stay
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         jobs.erase(session, key.tenant_id, uuid)
     farm.store.delete_prefix(job_prefix(key.tenant_id, uuid))
     return Response(status_code=204)
 
 
-def _read(farm: Farm, secret: str, uuid: UUID) -> Job:
+def _read(farm: Farm, secret: str, uuid: UUID, scope: Scope = Scope.READ) -> Job:
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), scope)
         return jobs.read(session, key.tenant_id, uuid)

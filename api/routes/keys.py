@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -10,28 +11,38 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from api.auth import ADMIN, JOBS, Secret, allowed
+from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
 from api.errors import problems
 from api.farm import FarmPart
 from api.replies import reply
 from api.strict import Strict, future, read
 from fluxfarm.airecord import Moment
+from fluxfarm.errors import Forbidden
+from fluxfarm.scopes import Scope
 from storage.repository import tenants
+from storage.repository.tenants import Caller
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
-    "shop": {"summary": "A key that can only run jobs", "value": {"name": "shop", "scopes": [JOBS]}}
+    "shop": {"summary": "A key that can only send jobs", "value": {"name": "shop", "scopes": [Scope.RENDER]}}
 }
+
+
+SCOPES: Final = (
+    "`render`: make, stop and erase jobs, references and webhooks. `read`: look at jobs, pictures, models, workers. "
+    "`campaigns`: make and steer campaigns. `admin`: the keys of the tenant. `operator`: tenants; only an operator "
+    "can give it."
+)
 
 
 class NewKey(Strict):
     """A key to make."""
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", description="To tell keys apart.")
-    scopes: list[Literal["jobs", "admin"]] = Field(
-        default=["jobs"], min_length=1, max_length=2, description="`jobs`: everything but keys; `admin`: keys."
+    scopes: list[Literal["render", "read", "campaigns", "admin", "operator"]] = Field(
+        default=["render", "read"], min_length=1, max_length=len(Scope), description=SCOPES
     )
     expires_at: str | None = Field(
         None,
@@ -77,7 +88,7 @@ class KeyPage(BaseModel):
 def list_keys(farm: FarmPart, secret: Secret) -> Response:
     """List the keys."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret), ADMIN)
+        caller = allowed(tenants.authenticate(session, secret), Scope.ADMIN)
         found = tenants.list_keys(session, caller.tenant_id)
     return reply(KeyPage(data=[KeyReply.model_validate(key, from_attributes=True) for key in found]))
 
@@ -97,11 +108,11 @@ def list_keys(farm: FarmPart, secret: Secret) -> Response:
 def create_key(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
     """Make a key."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret), ADMIN)
+        caller = allowed(tenants.authenticate(session, secret), Scope.ADMIN)
         asked = read(NewKey, parse_json(body))
         expires_at = future(asked.expires_at, "expiresAt", datetime.now(UTC))
-        scopes = list(dict.fromkeys(asked.scopes))
-        key, text = tenants.create_key(session, caller.tenant_id, asked.name, list(scopes), expires_at)
+        _may_grant(caller, asked.scopes)
+        key, text = tenants.create_key(session, caller.tenant_id, asked.name, asked.scopes, expires_at)
     shown = KeyReply.model_validate(key, from_attributes=True)
     return reply(FreshKeyReply(**shown.model_dump(), secret=text), 201)
 
@@ -115,6 +126,17 @@ def create_key(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
 def revoke_key(farm: FarmPart, secret: Secret, id: UUID) -> Response:  # noqa: A002 - the name in the path
     """Revoke a key at once."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret), ADMIN)
+        caller = allowed(tenants.authenticate(session, secret), Scope.ADMIN)
+        _may_grant(caller, tenants.read_key(session, caller.tenant_id, id).scopes)
         tenants.revoke_key(session, caller.tenant_id, id)
     return Response(status_code=204)
+
+
+def _may_grant(caller: Caller, scopes: Iterable[str]) -> None:
+    """An admin steers every key of the tenant, but never becomes an operator.
+
+    Raises:
+        Forbidden: the operator's scope, and the caller has it not.
+    """
+    if Scope.OPERATOR in scopes and Scope.OPERATOR not in caller.scopes:
+        raise Forbidden("Only a key with the scope 'operator' gives, rotates or revokes one that has it.")

@@ -13,6 +13,7 @@ from api.errors import problems
 from api.farm import Farm, FarmPart
 from api.replies import reply
 from fluxfarm.catalog import MODELS, GuidanceKind, ModelProfile, Range, find_model
+from fluxfarm.scopes import Scope
 from storage.queue import local_queue
 from storage.repository import tenants, workers
 
@@ -91,13 +92,14 @@ def list_models(farm: FarmPart, secret: Secret) -> Response:
 )
 def read_model(farm: FarmPart, secret: Secret, id: str) -> Response:  # noqa: A002 - the name in the path
     """Read a model by its slug or an alias."""
-    return reply(_model(farm, find_model(id), _served(farm, secret)))
+    served = _served(farm, secret)
+    return reply(_model(farm, find_model(id), served))
 
 
 def _served(farm: Farm, secret: str) -> set[str]:
     """The queues that a live worker takes from."""
     with farm.database.transaction() as session:
-        allowed(tenants.authenticate(session, secret))
+        allowed(tenants.authenticate(session, secret), Scope.READ)
         return {queue for worker in workers.alive(session) for queue in worker.queues}
 
 

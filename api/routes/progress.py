@@ -19,6 +19,7 @@ from api.waiting import event_stream
 from fluxfarm.airecord import Moment
 from fluxfarm.errors import InvalidField
 from fluxfarm.jobs import JobState
+from fluxfarm.scopes import Scope
 from storage.records import Job
 from storage.repository import explain, jobs, tenants, workers
 
@@ -85,7 +86,7 @@ async def follow_job(
 def explain_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     """Why a job waits, or where it went."""
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), Scope.READ)
         job = jobs.read(session, key.tenant_id, uuid)
         standing = explain.standing(session, job) if job.status is JobState.QUEUED else None
         able = sum(job.queue in worker.queues for worker in workers.alive(session))
@@ -143,6 +144,6 @@ def _event_id(text: str) -> int | None:
 
 def _owner(farm: Farm, secret: str, uuid: UUID) -> UUID:
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), Scope.READ)
         jobs.status(session, key.tenant_id, uuid)
         return key.tenant_id

@@ -17,6 +17,7 @@ from api.farm import Farm, FarmPart
 from api.replies import reply
 from fluxfarm.airecord import Moment
 from fluxfarm.errors import BadRequest
+from fluxfarm.scopes import Scope
 from storage.keys import random_id
 from storage.objects import reference_key
 from storage.pictures import Picture, sanitise
@@ -73,7 +74,7 @@ async def upload_reference(farm: FarmPart, secret: Secret, request: Request) -> 
 
 def _owner(farm: Farm, secret: str) -> UUID:
     with farm.database.transaction() as session:
-        return allowed(tenants.authenticate(session, secret)).tenant_id
+        return allowed(tenants.authenticate(session, secret), Scope.RENDER).tenant_id
 
 
 def _redraw(body: bytes) -> Picture:
@@ -88,7 +89,7 @@ def _keep(farm: Farm, secret: str, picture: Picture) -> Reference:
     object_key = reference_key(_owner(farm, secret))
     farm.store.put(object_key, picture.png, "image/png")
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret))
+        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         row = Reference(
             id=random_id("ref_"),
             tenant_id=key.tenant_id,

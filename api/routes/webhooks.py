@@ -20,6 +20,7 @@ from api.replies import reply
 from api.strict import Strict, read
 from api.targets import checked_url, look_up, new_secret
 from fluxfarm.airecord import Moment
+from fluxfarm.scopes import Scope
 from fluxfarm.webhooks import MAX_URL
 from storage.repository import endpoints, tenants
 from storage.webhook_records import Delivery, Endpoint
@@ -149,13 +150,13 @@ def _asked(farm: Farm, secret: str, body: bytes) -> str:
 
 def _tenant(farm: Farm, secret: str) -> UUID:
     with farm.database.transaction() as session:
-        return allowed(tenants.authenticate(session, secret)).tenant_id
+        return allowed(tenants.authenticate(session, secret), Scope.RENDER).tenant_id
 
 
 def _create(farm: Farm, secret: str, url: str) -> Response:
     fresh = new_secret()
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret))
+        caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         endpoint = endpoints.create(session, caller.tenant_id, url, farm.sealer.seal(fresh))
     return reply(_with_secret(endpoint, fresh), 201)
 
@@ -164,7 +165,7 @@ def _create(farm: Farm, secret: str, url: str) -> Response:
 def list_webhooks(farm: FarmPart, secret: Secret) -> Response:
     """List the endpoints."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret))
+        caller = allowed(tenants.authenticate(session, secret), Scope.READ)
         found = endpoints.list_all(session, caller.tenant_id)
     return reply(WebhookList(data=[WebhookReply.model_validate(endpoint) for endpoint in found]))
 
@@ -175,7 +176,7 @@ def list_webhooks(farm: FarmPart, secret: Secret) -> Response:
 def read_webhook(farm: FarmPart, secret: Secret, webhook: str) -> Response:
     """Read an endpoint."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret))
+        caller = allowed(tenants.authenticate(session, secret), Scope.READ)
         endpoint = endpoints.read(session, caller.tenant_id, webhook)
     return reply(WebhookReply.model_validate(endpoint))
 
@@ -188,7 +189,7 @@ def read_webhook(farm: FarmPart, secret: Secret, webhook: str) -> Response:
 def read_secret(farm: FarmPart, secret: Secret, webhook: str) -> Response:
     """Read the newest secret, for an endpoint that a job made by naming its URL."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret))
+        caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         endpoint = endpoints.read(session, caller.tenant_id, webhook)
     return reply(SecretReply(id=endpoint.id, secret=farm.sealer.open(endpoint.secrets[0]["sealed"])))
 
@@ -202,7 +203,7 @@ def rotate_secret(farm: FarmPart, secret: Secret, webhook: str) -> Response:
     """Sign with a new secret; for 24 hours each message bears the signatures of the old and of the new one."""
     fresh = new_secret()
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret))
+        caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         endpoint = endpoints.rotate(session, caller.tenant_id, webhook, farm.sealer.seal(fresh))
     return reply(_with_secret(endpoint, fresh))
 
@@ -215,7 +216,7 @@ def rotate_secret(farm: FarmPart, secret: Secret, webhook: str) -> Response:
 def enable_webhook(farm: FarmPart, secret: Secret, webhook: str) -> Response:
     """Send again to an endpoint that had answered 410; what failed meanwhile is sent by a replay only."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret))
+        caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         endpoint = endpoints.enable(session, caller.tenant_id, webhook)
     farm.notifier.hurry(endpoint.id)
     return reply(WebhookReply.model_validate(endpoint))
@@ -225,7 +226,7 @@ def enable_webhook(farm: FarmPart, secret: Secret, webhook: str) -> Response:
 def delete_webhook(farm: FarmPart, secret: Secret, webhook: str) -> Response:
     """Delete an endpoint with its secrets and its log; what was not delivered yet is not sent."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret))
+        caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         endpoints.remove(session, caller.tenant_id, webhook)
     return Response(status_code=204)
 
@@ -239,7 +240,7 @@ def delete_webhook(farm: FarmPart, secret: Secret, webhook: str) -> Response:
 def test_webhook(farm: FarmPart, secret: Secret, webhook: str) -> Response:
     """Send a `test` event; the endpoint's deliveries tell what became of it."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret))
+        caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         delivery = endpoints.send_test(session, caller.tenant_id, webhook)
     farm.notifier.hurry(delivery.endpoint_id)
     return reply(_delivery(delivery), 202)
@@ -254,7 +255,7 @@ def list_deliveries(farm: FarmPart, secret: Secret, webhook: str, wanted: Annota
     """List the messages of an endpoint with every attempt, the newest first; they are kept for 30 days."""
     before = read_cursor(wanted.cursor)
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret))
+        caller = allowed(tenants.authenticate(session, secret), Scope.READ)
         page = endpoints.list_deliveries(
             session, caller.tenant_id, webhook, state=wanted.state, before=before, limit=wanted.limit
         )
@@ -271,7 +272,7 @@ def list_deliveries(farm: FarmPart, secret: Secret, webhook: str, wanted: Annota
 def replay_delivery(farm: FarmPart, secret: Secret, delivery: str) -> Response:
     """Send a message again, with the same `webhook-id`, a fresh timestamp and the whole schedule before it."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret))
+        caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         replayed = endpoints.replay(session, caller.tenant_id, delivery)
     farm.notifier.hurry(replayed.endpoint_id)
     return reply(_delivery(replayed), 202)

@@ -13,6 +13,7 @@ from api.errors import problems
 from api.farm import FarmPart
 from api.replies import reply
 from fluxfarm.airecord import Moment
+from fluxfarm.scopes import Scope
 from storage.repository import tenants, workers
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
@@ -51,6 +52,6 @@ class WorkerPage(_Part):
 def list_workers(farm: FarmPart, secret: Secret) -> Response:
     """List the live workers."""
     with farm.database.transaction() as session:
-        allowed(tenants.authenticate(session, secret))
+        allowed(tenants.authenticate(session, secret), Scope.READ)
         found = workers.alive(session)
     return reply(WorkerPage(data=[WorkerReply.model_validate(worker, from_attributes=True) for worker in found]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -48,7 +49,7 @@ def find_tenant(session: Session, name: str) -> Tenant | None:
 
 
 def create_key(
-    session: Session, tenant_id: UUID, name: str, scopes: list[str], expires_at: datetime | None = None
+    session: Session, tenant_id: UUID, name: str, scopes: Iterable[str], expires_at: datetime | None = None
 ) -> tuple[ApiKey, str]:
     """A new key of the tenant, and its text, which is not kept."""
     secret = keys.make_key()
@@ -57,7 +58,7 @@ def create_key(
         name=name,
         prefix=secret[: keys.SHOWN],
         digest=keys.digest(secret),
-        scopes=scopes,
+        scopes=list(dict.fromkeys(str(scope) for scope in scopes)),
         expires_at=expires_at,
     )
     session.add(key)
@@ -100,8 +101,8 @@ def list_keys(session: Session, tenant_id: UUID) -> list[ApiKey]:
     return list(session.scalars(select(ApiKey).where(ApiKey.tenant_id == tenant_id).order_by(ApiKey.created_at.desc())))
 
 
-def revoke_key(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
-    """Stop a key at once.
+def read_key(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
+    """A key of the tenant.
 
     Raises:
         NotFound: no such key of this tenant.
@@ -109,6 +110,16 @@ def revoke_key(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
     key = session.scalars(select(ApiKey).where(ApiKey.tenant_id == tenant_id, ApiKey.id == key_id)).one_or_none()
     if key is None:
         raise NotFound(f"There is no key {key_id}.")
+    return key
+
+
+def revoke_key(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
+    """Stop a key at once.
+
+    Raises:
+        NotFound: no such key of this tenant.
+    """
+    key = read_key(session, tenant_id, key_id)
     if key.revoked_at is None:
         session.execute(update(ApiKey).where(ApiKey.id == key_id).values(revoked_at=func.now()))
         session.refresh(key)

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from api.main import create_app
+from fluxfarm.scopes import Scope
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.objects import ObjectStore, make_store
@@ -54,7 +55,7 @@ def other_tenant(database: Database) -> Tenant:
 @pytest.fixture
 def other_key(database: Database, other_tenant: Tenant) -> str:
     with database.transaction() as session:
-        return tenants.create_key(session, other_tenant.id, "theirs", ["jobs", "admin"])[1]
+        return tenants.create_key(session, other_tenant.id, "theirs", Scope)[1]
 
 
 @pytest.fixture

@@ -65,13 +65,13 @@ def test_a_revoked_key_is_over_at_once(api: TestClient, key_and_secret: tuple[Ap
 def test_an_expired_key(anyone: TestClient, database: Database, tenant: Tenant) -> None:
     with database.transaction() as session:
         past = datetime.now(UTC) - timedelta(seconds=1)
-        secret = tenants.create_key(session, tenant.id, "old", ["jobs"], past)[1]
+        secret = tenants.create_key(session, tenant.id, "old", ["render", "read"], past)[1]
     assert anyone.get("/v1/jobs", headers={"API-KEY": secret}).status_code == 401
 
 
 def test_a_key_without_the_scope(anyone: TestClient, database: Database, tenant: Tenant) -> None:
     with database.transaction() as session:
-        worker = tenants.create_key(session, tenant.id, "jobs only", ["jobs"])[1]
+        worker = tenants.create_key(session, tenant.id, "jobs only", ["render", "read"])[1]
         clerk = tenants.create_key(session, tenant.id, "admin only", ["admin"])[1]
     for reply in (
         anyone.get("/v1/keys", headers={"API-KEY": worker}),
@@ -83,7 +83,9 @@ def test_a_key_without_the_scope(anyone: TestClient, database: Database, tenant:
 
 
 def test_a_key_is_made_shown_once_and_works(api: TestClient, anyone: TestClient) -> None:
-    made = api.post("/v1/keys", json={"name": "shop", "scopes": ["jobs"], "expiresAt": "2099-01-01T00:00:00+01:00"})
+    made = api.post(
+        "/v1/keys", json={"name": "shop", "scopes": ["render", "read"], "expiresAt": "2099-01-01T00:00:00+01:00"}
+    )
     assert made.status_code == 201, made.text
     secret = made.json()["secret"]
     assert made.json()["expiresAt"] == "2098-12-31T23:00:00.000Z"

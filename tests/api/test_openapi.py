@@ -77,7 +77,8 @@ def test_errors_are_problems_and_ids_unique(described: dict[str, Any]) -> None:
                 assert response["content"] == {"application/problem+json": {"schema": PROBLEM}}, (name, status)
         if name.split(" ")[1].startswith("/v1/"):
             assert {"401", "403", "500", "503"} <= set(operation["responses"]), name
-            assert operation["security"] == [{"bearer": []}, {"apiKey": []}], name
+            (scope,) = operation["security"][0]["bearer"]
+            assert operation["security"] == [{"bearer": [scope]}, {"apiKey": [scope]}], name
 
 
 def test_every_reference_leads_somewhere(described: dict[str, Any]) -> None:

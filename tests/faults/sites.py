@@ -23,6 +23,7 @@ from redis import Redis
 
 from fluxfarm import processes
 from fluxfarm.embedded import Postgres, Valkey, free_port
+from fluxfarm.scopes import Scope
 from storage.database import Database
 from storage.repository import tenants
 from tests.conftest import ROOT, migrate
@@ -266,7 +267,7 @@ def servers(folder: Path) -> Iterator[Site]:
         migrate(database)
         with database.transaction() as session:
             tenant = tenants.ensure_tenant(session, "acme")
-            _, key = tenants.create_key(session, tenant.id, "tests", ["jobs", "admin"])
+            _, key = tenants.create_key(session, tenant.id, "tests", Scope)
         database.close()
         yield Site(folder, postgres, valkey, key)
 

@@ -21,7 +21,7 @@ from fluxfarm.problems import tree
 from tests.fluxfarm.stub_api import KEY, Call, StubFarm, json_reply, picture, problem
 
 PROBLEM = Problem(code="render_failed", message="The pipeline raised.", retryable=True)
-KEY_ROW = {"id": str(uuid4()), "name": "shop", "prefix": "ff_live_abcd", "scopes": ["jobs"], "revokedAt": None}
+KEY_ROW = {"id": str(uuid4()), "name": "shop", "prefix": "ff_live_abcd", "scopes": ["render"], "revokedAt": None}
 
 
 @dataclass(frozen=True)
@@ -247,10 +247,10 @@ def test_models_and_workers(farm: StubFarm, shell: Shell) -> None:
 def test_keys_are_made_listed_and_revoked(farm: StubFarm, shell: Shell) -> None:
     secret = "ff_live_" + "s" * 36
     farm.next("POST", "/v1/keys", json_reply(KEY_ROW | {"secret": secret}, 201))
-    ended = shell("keys", "create", "shop", "--scope", "jobs", "--expires-days", "30")
+    ended = shell("keys", "create", "shop", "--scope", "render", "--expires-days", "30")
     assert ended.out == secret + "\n"
     body = farm.seen("POST", "/v1/keys")[0].json
-    assert body["scopes"] == ["jobs"]
+    assert body["scopes"] == ["render"]
     assert body["expiresAt"][-6:-3] in ("+00", "-00") or body["expiresAt"][-6] in "+-"
     farm.next("GET", "/v1/keys", json_reply({"data": [KEY_ROW]}), json_reply({"data": [KEY_ROW]}))
     assert "\tlive\t" in shell("keys", "list").out
@@ -369,7 +369,7 @@ def test_retry_failed_sends_what_narrows_it_and_tells_what_it_made(farm: StubFar
     farm.next("POST", "/v1/jobs/retry", json_reply(skipped, 202), json_reply(skipped, 202))
     assert shell("retry", "--failed").err == f"{old[0].uuid} cannot be retried: reference_gone\n0 retried\n"
     told = shell("retry", "--failed", "--json").json
-    assert (told["retried"], told["jobs"], told["skipped"]) == (0, [], skipped["skipped"])
+    assert (told["retried"], told["render"], told["skipped"]) == (0, [], skipped["skipped"])
 
 
 @pytest.mark.parametrize("words", [(), ("--failed", str(uuid4())), ("--error", "x"), (str(uuid4()), "--tag", "x")])

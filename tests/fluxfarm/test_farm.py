@@ -21,6 +21,7 @@ from redis import Redis
 from fluxfarm import farmfile, processes
 from fluxfarm.farmfile import PIDS, SUPERVISOR
 from fluxfarm.processes import Identity
+from fluxfarm.scopes import Scope
 from storage.database import Database
 
 ROOT = Path(__file__).parents[2]
@@ -296,5 +297,5 @@ def test_each_bootstrap_makes_a_key_and_revokes_the_one_before(database: Databas
             " FROM api_keys k JOIN tenants t ON t.id = k.tenant_id WHERE k.name = 'a farm of the tests'"
         ).fetchall()
     found = {row[0]: row[1:] for row in rows}
-    assert found[replies[1]["key_id"]] == (["jobs", "admin"], True, "default")
-    assert found[replies[0]["key_id"]] == (["jobs", "admin"], False, "default")
+    assert found[replies[1]["key_id"]] == ([*Scope], True, "default")
+    assert found[replies[0]["key_id"]] == ([*Scope], False, "default")

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from api.main import create_app
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState
+from fluxfarm.scopes import Scope
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.objects import ObjectStore, make_store
@@ -212,7 +213,7 @@ class Calls(RuleBasedStateMachine):
 def farm(settings: Settings, database: Database, api_key: str) -> Iterator[Farm]:
     with database.transaction() as session:
         rival = tenants.ensure_tenant(session, "rival")
-        rival_key = tenants.create_key(session, rival.id, "theirs", ["jobs"])[1]
+        rival_key = tenants.create_key(session, rival.id, "theirs", Scope)[1]
     store: ObjectStore = make_store(settings)
     with TestClient(create_app(settings), headers={"API-KEY": api_key}) as api:
         stranger = TestClient(api.app, headers={"API-KEY": rival_key})

@@ -15,9 +15,9 @@ from storage.repository import tenants
 
 def test_a_key_opens_its_tenant_and_is_not_kept(database: Database, tenant: Tenant) -> None:
     with database.transaction() as session:
-        made, secret = tenants.create_key(session, tenant.id, "ci", ["jobs"])
+        made, secret = tenants.create_key(session, tenant.id, "ci", ["render"])
         found = tenants.authenticate(session, secret)
-        assert (found.id, found.tenant_id, found.scopes) == (made.id, tenant.id, ["jobs"])
+        assert (found.id, found.tenant_id, found.scopes) == (made.id, tenant.id, ["render"])
     assert re.fullmatch(r"ff_live_[0-9A-Za-z]{36}", secret)
     with database.engine.connect() as connection:
         stored = str(connection.execute(text("SELECT row_to_json(k)::text FROM api_keys k")).scalar_one())
@@ -34,8 +34,8 @@ def test_what_is_no_key_opens_nothing(database: Database, wrong: str | None) -> 
 def test_revoked_expired_and_misspelt_keys_are_shut(database: Database, tenant: Tenant) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     with database.transaction() as session:
-        revoked, secret = tenants.create_key(session, tenant.id, "old", ["jobs"])
-        _, expired = tenants.create_key(session, tenant.id, "late", ["jobs"], expires_at=yesterday)
+        revoked, secret = tenants.create_key(session, tenant.id, "old", ["render"])
+        _, expired = tenants.create_key(session, tenant.id, "late", ["render"], expires_at=yesterday)
         tenants.revoke_key(session, tenant.id, revoked.id)
         tenants.revoke_key(session, tenant.id, revoked.id)
     for wrong in (secret, expired, keys.make_key(), secret[:-1] + ("0" if secret[-1] != "0" else "1")):
@@ -46,7 +46,7 @@ def test_revoked_expired_and_misspelt_keys_are_shut(database: Database, tenant: 
 def test_only_the_owner_revokes(database: Database, tenant: Tenant) -> None:
     with database.transaction() as session:
         stranger = tenants.ensure_tenant(session, "stranger")
-        made, secret = tenants.create_key(session, tenant.id, "ci", ["jobs"])
+        made, secret = tenants.create_key(session, tenant.id, "ci", ["render"])
     with pytest.raises(NotFound), database.transaction() as session:
         tenants.revoke_key(session, stranger.id, made.id)
     with database.transaction() as session:
@@ -57,7 +57,7 @@ def test_only_the_owner_revokes(database: Database, tenant: Tenant) -> None:
 
 def test_the_last_use_is_noted_once_a_minute(database: Database, tenant: Tenant) -> None:
     with database.transaction() as session:
-        made, _ = tenants.create_key(session, tenant.id, "ci", ["jobs"])
+        made, _ = tenants.create_key(session, tenant.id, "ci", ["render"])
     seen = set()
     for _ in range(3):
         with database.transaction() as session:
