@@ -14,12 +14,14 @@ from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy import text
 
+from fluxfarm.catalog import KLEIN_SMALL, SMALL
 from fluxfarm.embedded import Postgres, Valkey
 from fluxfarm.scopes import Scope
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.records import ApiKey, Base, Tenant
 from storage.repository import tenants
+from workers.pipeline_small import ensure_small
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one pytest process a core: more threads of torch would only wait
@@ -92,3 +94,24 @@ def key_and_secret(database: Database, tenant: Tenant) -> tuple[ApiKey, str]:
 @pytest.fixture
 def api_key(key_and_secret: tuple[ApiKey, str]) -> str:
     return key_and_secret[1]
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch  # noqa: PLC0415  # only the tests of the pipeline pay for it
+
+    torch.set_num_threads(1)  # with more, the processes of a parallel run wait for each other
+    folder = tmp_path_factory.mktemp("models")
+    for model in (SMALL, KLEIN_SMALL):
+        ensure_small(model.slug, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dev_folder(models_dir: Path) -> Path:
+    return models_dir / "flux-2-small"
+
+
+@pytest.fixture(scope="session")
+def klein_folder(models_dir: Path) -> Path:
+    return models_dir / "flux-2-klein-small"

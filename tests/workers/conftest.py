@@ -1,4 +1,4 @@
-"""The small models, built once a session, and one pipeline of each shape that no test may leave changed."""
+"""One pipeline of each shape that no test may leave changed."""
 
 from __future__ import annotations
 
@@ -9,35 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fluxfarm.catalog import KLEIN_SMALL, SMALL
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.records import Tenant
 from tests.workers.desk import Desk, OpenDesk
 from tests.workers.receiver import Answer, receiving
 from workers.pipeline import Pipeline
-from workers.pipeline_small import ensure_small
-
-
-@pytest.fixture(scope="session")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch  # noqa: PLC0415  # only the tests of the pipeline pay for it
-
-    torch.set_num_threads(1)  # with more, the processes of a parallel run wait for each other
-    folder = tmp_path_factory.mktemp("models")
-    for model in (SMALL, KLEIN_SMALL):
-        ensure_small(model.slug, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def dev_folder(models_dir: Path) -> Path:
-    return models_dir / "flux-2-small"
-
-
-@pytest.fixture(scope="session")
-def klein_folder(models_dir: Path) -> Path:
-    return models_dir / "flux-2-klein-small"
 
 
 @pytest.fixture(scope="session")
