@@ -15,7 +15,9 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
+from fluxfarm.errors import ProviderRefused
 from fluxfarm.offers import Offer
+from fluxfarm.sizes import Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +44,36 @@ class Call:
     output_format: str
     output_quality: int
     references: tuple[bytes, ...] = ()  #: PNG files
-    extra: Mapping[str, Any] = field(default_factory=dict)  #: the provider's own fields, passed through
+    extra: Mapping[str, Any] = field(default_factory=dict)  #: options of the promptObject and the provider's own fields
     nonce: UUID  #: of the committed intent; goes into the webhook's URL
     webhook_url: str | None = None  #: where the provider may tell us of the end; None: poll only
+
+    @property
+    def endpoint(self) -> str:
+        """The provider's id for this call: the one for edits when there are references."""
+        return self.offer.endpoints[self.offer.kind(len(self.references))]
+
+    @property
+    def drawn(self) -> Size:
+        """The size to ask for.
+
+        Raises:
+            ProviderRefused: the provider draws none that covers the asked one.
+        """
+        size = self.offer.drawn_size(Size(self.width, self.height))
+        if size is None:
+            raise ProviderRefused(f"{self.offer.provider} cannot draw {self.width}x{self.height}.")
+        return size
+
+    def fields(self) -> dict[str, Any]:
+        """The provider's fields for everything but the size, the references and the number of images."""
+        values = {
+            "prompt": self.prompt,
+            "seed": self.seeds[0],
+            "num_inference_steps": self.steps,
+            "guidance": self.guidance,
+        }
+        return self.offer.fields(dict(self.extra) | values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
