@@ -120,6 +120,7 @@ class Job(Base):
         Index("ix_jobs_postponed", "run_after", postgresql_where=text("status = 'QUEUED' AND run_after IS NOT NULL")),
         Index("ix_jobs_deadline", "deadline", postgresql_where=text("status = 'QUEUED' AND deadline IS NOT NULL")),
         Index("ix_jobs_lease", "lease_expires_at", postgresql_where=text("status = 'RUNNING'")),
+        Index("ix_jobs_movable", "queue", "seq", postgresql_where=text("status = 'QUEUED' AND remote")),
         Index("ix_jobs_failed", "tenant_id", "seq", postgresql_where=text("status = 'FAILED'")),
         Index("ix_jobs_retry_of", "retry_of", unique=True, postgresql_where=text("retry_of IS NOT NULL")),
         Index(
@@ -141,6 +142,8 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     queue: Mapped[str]
     provider: Mapped[str]  #: what the caller asked for: auto, local or a name
+    remote: Mapped[bool] = mapped_column(server_default=text("false"))  #: a remote provider may render it
+    route: Mapped[dict[str, Any] | None]  #: a fluxfarm.routing.Plan: the wish, and what was weighed when it came
     request: Mapped[dict[str, Any]]  #: a RenderRequest
     prompt_object: Mapped[dict[str, Any]] = mapped_column(JSON)  #: what the caller sent, in its own order
     campaign: Mapped[str] = mapped_column(server_default=text("''"))  #: empty: outside campaigns
@@ -199,6 +202,7 @@ class Attempt(Base):
     __tablename__ = "attempts"
     __table_args__ = (
         Index("ix_attempts_unswept", "ended_at", postgresql_where=text("swept = false AND ended_at IS NOT NULL")),
+        Index("ix_attempts_started_at", "started_at", postgresql_using="brin"),
     )
 
     job_uuid: Mapped[UUID] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"), primary_key=True)
@@ -210,6 +214,9 @@ class Attempt(Base):
     seeds: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
     effective: Mapped[dict[str, Any]]
     ignored: Mapped[list[str]]
+    model: Mapped[str | None]  #: that was rendered with, where it is not the job's
+    route: Mapped[dict[str, Any] | None]  #: why this provider: the candidates and the choice
+    parameters: Mapped[dict[str, Any] | None]  #: what a remote provider did with each, where it is not passed through
     timings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     cost: Mapped[Decimal | None]
     error: Mapped[dict[str, Any] | None]

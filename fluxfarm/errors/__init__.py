@@ -13,6 +13,7 @@ FluxfarmError
 │   ├── InvalidIdempotencyKey  400  invalid_idempotency_key  empty, over 255 characters, not visible ASCII
 │   └── NoRoute                400  no_route               no provider here can ever serve this request
 ├── Unauthorized               401  invalid_api_key        no key, a wrong, expired or revoked one
+├── BudgetExceeded             402  budget_exceeded        estimated at more than a budget has left
 ├── Forbidden                  403  forbidden              the key lacks the scope; a link was altered
 │   └── LinkExpired            403  link_expired           the presigned link is past its time
 ├── NotFound                   404  not_found              no such thing for this tenant
@@ -60,6 +61,7 @@ from fluxfarm.errors.calls import (
     AlreadyRetried,
     BadRequest,
     BrokerUnavailable,
+    BudgetExceeded,
     Conflict,
     DatabaseUnavailable,
     ExternalIdTaken,
@@ -117,6 +119,7 @@ __all__ = [
     "AlreadyRetried",
     "BadRequest",
     "BrokerUnavailable",
+    "BudgetExceeded",
     "Canceled",
     "Conflict",
     "DatabaseUnavailable",

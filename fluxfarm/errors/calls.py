@@ -79,6 +79,13 @@ class Unauthorized(FluxfarmError):
     status = 401
 
 
+class BudgetExceeded(FluxfarmError):
+    """The job is estimated at more than a budget has left; nothing was spent."""
+
+    code = "budget_exceeded"
+    status = 402
+
+
 class Forbidden(FluxfarmError):
     """The key or the link does not allow it."""
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState, sources
 from storage.records import Attempt, Erasure, Job
-from storage.repository import deliveries, events
+from storage.repository import deliveries, events, ledger
 from storage.repository.events import JOB_CHANGED
 from storage.repository.turns import Claim
 
@@ -78,7 +78,9 @@ FINISH = text(
            SET pace = 0.9 * clock.pace + 0.1 * CAST(:seconds AS double precision) / done.gpu_seconds
           FROM done WHERE clock.queue = done.queue AND done.gpu_seconds > 0
     )
-    SELECT pg_notify(:channel, uuid::text) FROM done
+    SELECT pg_notify(:channel, uuid::text), tenant_id, campaign,
+           EXISTS (SELECT FROM ledger_entries WHERE job_uuid = uuid) AS has_money
+      FROM done
     """
 )
 
@@ -90,7 +92,8 @@ class Outcome:
     images: Sequence[Mapping[str, Any]]  #: columns of Image, but for the job and the attempt
     timings: Mapping[str, float]
     model_revision: str
-    cost: Decimal = Decimal(0)
+    cost: Decimal = Decimal(0)  #: USD that the tenant is charged
+    provider: str = "local"
 
 
 def erased(session: Session, *, older_than: float, limit: int = 100) -> list[tuple[UUID, UUID]]:
@@ -171,7 +174,12 @@ def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
             "channel": JOB_CHANGED,
         },
     ).one_or_none()
-    return done is not None or _is_finished(session, claimed)
+    if done is None:
+        return _is_finished(session, claimed)
+    if done.has_money or outcome.cost:
+        ledger.settle(session, done.tenant_id, done.campaign, claimed.uuid, outcome.cost, outcome.provider)
+        ledger.close(session, claimed.uuid)
+    return True
 
 
 def _is_finished(session: Session, claimed: Claim) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState
 from storage.records import Event
-from storage.repository import deliveries
+from storage.repository import deliveries, ledger
 
 JOB_CHANGED: Final = "fluxfarm_job_changed"  #: channel: a job's uuid after each event
 JOB_STOPPED: Final = "fluxfarm_job_stopped"  #: channel: a job's uuid and the number of the attempt that must stop
@@ -26,13 +26,14 @@ def add(session: Session, uuid: UUID, kind: str, payload: dict[str, Any]) -> Non
 
 
 def add_status(session: Session, uuid: UUID, status: JobState, problem: Problem | None = None) -> None:
-    """The job moved to another state; when that is a final one, its webhook is told in the same transaction."""
+    """The job moved to another state; with a final one its webhook is told and its money closed, all at once."""
     payload: dict[str, Any] = {"status": status.value}
     if problem is not None:
         payload["error"] = problem.model_dump(mode="json", by_alias=True)
     add(session, uuid, "status", payload)
     if status.is_final:
         deliveries.add(session, uuid, status, problem)
+        ledger.close(session, uuid)
 
 
 def announce_stop(session: Session, uuid: UUID, attempt: int | None) -> None:

@@ -19,7 +19,7 @@ from fluxfarm.errors import Conflict, ExternalIdTaken, NotFound
 from fluxfarm.jobs import JobState, Lane, sources
 from fluxfarm.request import RenderRequest
 from storage.records import Attempt, Erasure, Job
-from storage.repository import events
+from storage.repository import events, ledger
 from storage.repository.reading import WHOLE, load
 
 
@@ -217,4 +217,5 @@ def erase(session: Session, tenant_id: UUID, uuid: UUID) -> None:
     if gone is None:
         raise NotFound(f"There is no job {uuid}.")
     session.add(Erasure(job_uuid=uuid, tenant_id=tenant_id))
+    ledger.close(session, uuid)
     events.announce_stop(session, uuid, None)

@@ -17,8 +17,9 @@ from storage.records import Attempt, Image, Job
 ATTEMPTS: Final = literal_column(
     """(SELECT coalesce(json_agg(json_build_object(
            'number', number, 'provider', provider, 'worker', worker, 'model_revision', model_revision, 'status', status,
-           'seeds', seeds, 'effective', effective, 'ignored', ignored, 'timings', timings, 'cost', cost::text,
-           'error', error, 'swept', swept, 'started_at', started_at, 'ended_at', ended_at) ORDER BY number), '[]')
+           'seeds', seeds, 'effective', effective, 'ignored', ignored, 'model', model, 'route', route,
+           'parameters', parameters, 'timings', timings, 'cost', cost::text, 'error', error,
+           'swept', swept, 'started_at', started_at, 'ended_at', ended_at) ORDER BY number), '[]')
           FROM attempts WHERE job_uuid = jobs.uuid)""",
     JSON,
 ).label("attempts_json")
