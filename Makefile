@@ -11,7 +11,7 @@ ARGS ?=
 quietly = @said=$$($(1) 2>&1) || { printf '%s\n' "$$said"; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up check bench clean
+.PHONY: help setup demo test up check bench env clean
 
 help: ## Show this.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -49,11 +49,15 @@ check: $(READY) ## Look for faults without running: style, types, imports, migra
 	@$(BIN)/python -m mypy --no-error-summary
 	$(call quietly,$(BIN)/lint-imports)
 	$(call quietly,$(BIN)/python -m pytest -q -p no:randomly tests/storage/test_migrations.py)
-	$(call quietly,test ! -d k8s || find k8s -name '*.yaml' ! -name kustomization.yaml -exec $(BIN)/kubernetes-validate --strict {} +)
-	$(call quietly,test ! -e docker-compose.yml || $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml)
+	$(call quietly,find k8s -name '*.yaml' ! -name kustomization.yaml -exec $(BIN)/kubernetes-validate --strict {} +)
+	$(call quietly,$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml)
+	$(call quietly,$(BIN)/hadolint Dockerfile)
 
 bench: $(READY) ## Measure, and print a table.
 	@$(BIN)/python -m bench $(ARGS)
+
+env: ## Write .env for docker compose, with fresh secrets (GPU=/path/to/FLUX.2-klein-4B).
+	@$(PYTHON) -m fluxfarm.dotenv $(GPU)
 
 clean: ## Remove caches, builds and what the demo left; .venv and the farm's data stay.
 	@rm -rf build dist demo .fluxfarm/demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
