@@ -52,6 +52,8 @@ check: $(READY) ## Look for faults without running: style, types, imports, migra
 	$(call quietly,find k8s -name '*.yaml' ! -name kustomization.yaml -exec $(BIN)/kubernetes-validate --strict {} +)
 	$(call quietly,$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml)
 	$(call quietly,$(BIN)/hadolint Dockerfile)
+	$(call quietly,! command -v kubectl || for one in k8s/overlays/*/; do kubectl kustomize $$one || exit 1; done)
+	$(call quietly,! command -v promtool || promtool check config k8s/monitoring/prometheus.yml)
 
 bench: $(READY) ## Measure, and print a table.
 	@$(BIN)/python -m bench $(ARGS)

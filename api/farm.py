@@ -10,6 +10,7 @@ from typing import Annotated, Final, Self
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from api.metrics import Metrics
 from api.waiting import Changes
 from fluxfarm import outbound, webhooks
 from fluxfarm.outbound import Outlet
@@ -40,6 +41,7 @@ class Farm:
     outlet: Outlet  #: where webhooks may go
     store: ObjectStore
     changes: Changes
+    metrics: Metrics
     fetch: Fetch  #: the picture behind a stranger's URL
     pictures: CapacityLimiter  #: threads for what may take seconds: fetching and redrawing pictures
 
@@ -58,6 +60,7 @@ class Farm:
             outlet=outlet,
             store=make_store(settings, HASTY),
             changes=Changes(settings.database_url),
+            metrics=Metrics(database),
             fetch=fetch or partial(fetch_picture, settings),
             pictures=CapacityLimiter(PICTURE_THREADS),
         )

@@ -14,14 +14,27 @@ from api import errors
 from api.farm import Farm, Fetch
 from api.openapi import Methods, describer
 from api.replies import Replies
-from api.routes import assets, health, jobs, keys, models, objects, progress, references, retries, webhooks, workers
+from api.routes import (
+    assets,
+    health,
+    jobs,
+    keys,
+    metrics,
+    models,
+    objects,
+    progress,
+    references,
+    retries,
+    webhooks,
+    workers,
+)
 from fluxfarm import __version__
 from fluxfarm.logs import configure_logging
 from fluxfarm.outbound import Outlet
 from fluxfarm.settings import Settings
 from fluxfarm.webhooks import OUTLET
 
-ROUTERS = (retries, jobs, progress, references, assets, objects, models, workers, webhooks, keys, health)
+ROUTERS = (retries, jobs, progress, references, assets, objects, models, workers, webhooks, keys, health, metrics)
 
 
 def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, outlet: Outlet = OUTLET) -> FastAPI:

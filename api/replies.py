@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import error_response
+from api.metrics import NO_ROUTE
 from fluxfarm.errors import InternalError
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -55,6 +57,7 @@ class Replies:
         outgoing = _Outgoing(send, request_id, head=scope["method"] == "HEAD")
         if outgoing.head:
             inner["method"] = "GET"
+        started = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(inner, receive, outgoing.send)
@@ -67,6 +70,15 @@ class Replies:
                 error = InternalError("The farm made a mistake; quote the request id to its operator.")
                 with suppress(_HeadDoneError):
                     await error_response(error, inner)(inner, receive, outgoing.send)
+            finally:
+                _count(inner, outgoing.status, time.perf_counter() - started)
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    farm = getattr(scope["app"].state, "farm", None)
+    if farm is not None and status:  # 0: the caller went away before a reply began
+        route = getattr(scope.get("route"), "path", NO_ROUTE)
+        farm.metrics.count(scope["method"], route, status, seconds)
 
 
 class _Outgoing:
@@ -76,10 +88,12 @@ class _Outgoing:
         self._send, self._request_id = send, request_id
         self.head = head
         self.started = False
+        self.status = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
+            self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self._request_id
             for name, value in _HEADERS.items():

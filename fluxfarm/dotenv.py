@@ -1,7 +1,7 @@
-"""``python3 -m fluxfarm.dotenv [FOLDER]``: the ``.env`` that docker compose needs, with fresh secrets; standard library only.
+"""``python3 -m fluxfarm.dotenv [FOLDER]``: the ``.env`` that docker compose needs, with fresh secrets.
 
-``FOLDER`` holds FLUX.2 [klein] 4B: then the file asks for the GPU worker, without it for the small models on the CPU. A file
-that is there is never touched: its secrets open the database.
+``FOLDER`` holds FLUX.2 [klein] 4B: then the file asks for the GPU worker, without it for the small models on the CPU. A
+file that is there is never touched: its secrets open the database. Only the standard library is needed.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from celery.signals import setup_logging, worker_init, worker_ready, worker_shut
 from fluxfarm.logs import configure_logging
 from fluxfarm.settings import Settings
 from storage.queue import WEBHOOK_QUEUE, make_app
+from workers import metrics
 from workers.webhooks import WebhookSender
 from workers.worker import RenderWorker
 
@@ -33,6 +34,7 @@ def _start(sender: Any, **_: Any) -> None:
             sender.app.process = sender.app.webhook_sender = WebhookSender(Settings(), slots=slots)
         else:
             sender.app.process = sender.app.render_worker = RenderWorker(Settings(), queues, slots=slots)
+        metrics.serve(sender.app.process.settings)
         sender.app.process.start()
     except Exception as error:
         # Celery would log it and go on: a process that takes tickets, claims jobs and keeps no lease.

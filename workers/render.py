@@ -28,6 +28,7 @@ from fluxfarm.jobs import JobState
 from storage.objects import attempt_prefix, object_key
 from storage.repository import attempts, dispatch, turns
 from storage.repository.attempts import Outcome
+from workers import metrics
 from workers.encoding import encode
 from workers.leases import Held
 from workers.providers.local import Drawn
@@ -155,6 +156,7 @@ def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
     outcome = Outcome(images=images, timings=rounded, model_revision=drawn.revision)
     if not _settle(held, lambda: _finish(worker, held, outcome)):
         raise LeaseLost("The job was finished or stopped elsewhere.")
+    metrics.finished(held.claim.request.model, worker.provider.name, len(images), rounded)
     log.info("job_finished", job=str(held.claim.uuid), attempt=held.claim.attempt, **rounded)
     return JobState.SUCCESS.value
 
@@ -205,6 +207,7 @@ def _finish(worker: RenderWorker, held: Held, outcome: Outcome) -> bool:
 def _give_up(worker: RenderWorker, held: Held, error: FluxfarmError) -> str:
     """The attempt failed: the job waits for another try, or is FAILED."""
     problem = Problem(code=error.code, message=error.message, retryable=error.retryable)
+    metrics.failed(held.claim.request.model, worker.provider.name, error.code)
     log.warning("attempt_failed", job=str(held.claim.uuid), attempt=held.claim.attempt, code=error.code)
 
     def write() -> JobState | None:
@@ -227,6 +230,7 @@ def _abandon(worker: RenderWorker, held: Held, error: Canceled | LeaseLost) -> s
     Only the record knows whether the attempt lost: a finish may have counted although its answer never came. While
     it cannot be asked, nothing is deleted; the scheduler sweeps what lost.
     """
+    metrics.LEASES_LOST.inc()
     log.info("attempt_abandoned", job=str(held.claim.uuid), attempt=held.claim.attempt, code=error.code)
     problem = Problem(code=error.code, message=error.message, retryable=error.retryable)
     try:

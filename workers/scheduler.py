@@ -18,6 +18,7 @@ from storage.dispatcher import Dispatcher
 from storage.notifier import Notifier
 from storage.objects import make_store
 from storage.queue import Queue
+from workers import alive, metrics
 from workers.sweeping import OVERDUE, Sweeper
 
 ROUND: Final = 1.0  #: seconds between two dispatch rounds
@@ -36,12 +37,14 @@ def run(settings: Settings, ended: threading.Event) -> None:
     swept_at = -settings.sweep_interval
     while not ended.wait(ROUND):
         try:
-            dispatcher.ripen(OVERDUE)
-            if time.monotonic() - swept_at >= settings.sweep_interval:
-                sweeper.sweep()
-                swept_at = time.monotonic()
-            dispatcher.dispatch_all()
-            notifier.send_due()
+            with metrics.round_of_the_scheduler():
+                dispatcher.ripen(OVERDUE)
+                if time.monotonic() - swept_at >= settings.sweep_interval:
+                    sweeper.sweep()
+                    swept_at = time.monotonic()
+                dispatcher.dispatch_all()
+                notifier.send_due()
+            alive.touch(settings.alive_file)
         except FluxfarmError as error:
             log.warning("round_failed", code=error.code)
     queue.close()
@@ -59,6 +62,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    metrics.serve(settings)
     log.info("scheduler_started")
     run(settings, ended)
     return 0

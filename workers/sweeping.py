@@ -13,6 +13,7 @@ from storage.database import Database
 from storage.dispatcher import Dispatcher
 from storage.objects import ObjectStore, attempt_prefix, job_prefix
 from storage.repository import attempts, deliveries, idempotency, workers
+from workers import metrics
 
 LOST: Final = Problem(
     code=WorkerLost.code, message="The worker stopped renewing its lease; the job starts again.", retryable=True
@@ -42,13 +43,16 @@ class Sweeper:
         """Take the jobs of dead workers back, by the database's clock."""
         with self._database.transaction() as session:
             taken = attempts.expire(session, max_attempts=self._settings.max_attempts, poison=POISON, lost=LOST)
+        metrics.EXPIRED.inc(len(taken))
         if taken:
             log.warning("leases_expired", jobs=[str(uuid) for uuid in taken])
         return len(taken)
 
     def resend_tickets(self) -> int:
         """Send tickets again that the broker lost."""
-        return self._dispatcher.resend_lost()
+        resent = self._dispatcher.resend_lost()
+        metrics.RESENT.inc(resent)
+        return resent
 
     def sweep_objects(self) -> int:
         """Delete objects of attempts that lost and of jobs that were erased.

@@ -20,6 +20,7 @@ from storage.queue import Queue
 from storage.repository import deliveries, endpoints
 from storage.repository.deliveries import SENDER_LOST, Answer, Message
 from storage.sealing import Sealer
+from workers import alive, metrics
 
 SLOTS: Final = 8  #: threads; a sender waits for strangers most of the time
 SPARE_CONNECTIONS: Final = 2
@@ -49,6 +50,8 @@ class WebhookSender:
         self.lease = outlet.deadline_seconds + MARGIN
         self._outlet = outlet
         self._sealer = Sealer.from_settings(settings)
+        self.settings = settings
+        self._pulse = alive.Pulse(settings)
 
     def handle(self, delivery_id: str) -> str:
         """Send the delivery if it is due; gives a word for Flower, never an address."""
@@ -62,6 +65,7 @@ class WebhookSender:
         else:
             answer, asked = self.send(message)
         word = self._settle(message, answer, asked, until)
+        metrics.WEBHOOKS.labels(word).inc()
         log.info("webhook_sent", delivery=message.id, attempt=message.number, status=answer.status, result=word)
         self.notifier.hurry(message.endpoint_id)
         return word
@@ -129,7 +133,8 @@ class WebhookSender:
             return _word("postponed", deliveries.postpone(session, message, answer, wait=max(wait, rest), pause=rest))
 
     def start(self) -> None:
-        """Nothing to prepare."""
+        """Nothing to prepare but the pulse."""
+        self._pulse.start()
 
     def warm_up(self) -> None:
         """Nothing to load."""
@@ -137,6 +142,7 @@ class WebhookSender:
 
     def stop(self) -> None:
         """Give the connections back."""
+        self._pulse.stop()
         self.queue.close()
         self.database.close()
 

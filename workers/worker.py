@@ -21,6 +21,7 @@ from storage.queue import Queue
 from storage.records import Worker
 from storage.repository import workers
 from storage.repository.turns import Claimant
+from workers import alive
 from workers.leases import LeaseKeeper
 from workers.providers.local import LocalProvider
 from workers.render import render_next
@@ -100,6 +101,7 @@ class RenderWorker:
         return render_next(self, queue, ticket)
 
     def _heartbeat(self) -> None:
+        alive.touch(self.settings.alive_file)
         with self.database.transaction() as session:
             if not workers.heartbeat(session, self.id, state=self._state, device=self.provider.device):
                 workers.register(session, self._row())  # new, or forgotten after an hour of silence

@@ -61,6 +61,7 @@ def test_every_call_of_the_contract_is_there(described: dict[str, Any]) -> None:
         "DELETE /v1/keys/{id}",
         "GET /healthz",
         "GET /readyz",
+        "GET /metrics",
     }
 
 

@@ -21,7 +21,7 @@ def default_of(name: str) -> str:
     value = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
     if isinstance(value, Path):
         return f"`{value}`"
-    return "" if value == "" else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    return "" if value in ("", None) else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def table() -> str:
