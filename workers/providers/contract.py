@@ -84,6 +84,7 @@ class Ticket:
     poll_url: str
     result_url: str = ""
     cancel_url: str = ""
+    cost: str = ""  #: USD, where the answer to the submit names the price
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ about the key or the content.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from fluxfarm.errors import (
@@ -32,6 +33,8 @@ from fluxfarm.errors import (
 from workers.providers.contract import Account
 from workers.providers.wire import Reply
 
+#: in the words of a refusal for content, where a provider documents no code; E005 is what Replicate's models write
+CONTENT: Final = re.compile(r"nsfw|flagged|\bE005\b|sensitive|safety|moderat|content.?policy", re.IGNORECASE)
 LONGEST: Final = 300  #: characters of a provider's own words that are kept
 _ACCOUNT: Final = frozenset({401, 402, 403})
 _PATIENCE: Final = frozenset({408, 425, 429})

@@ -159,13 +159,15 @@ def bearer(account: Account) -> dict[str, str]:
 def may_carry_key(url: str, account: Account, hosts: tuple[str, ...]) -> bool:
     """Whether a URL that a provider named may be sent the key: the host of the account, or over https one of ``hosts``.
 
-    ``hosts`` are names, or ``.suffix`` for everything below a name.
+    The port may differ only where the account's own address is plain http, which is a test. ``hosts`` are names, or ``.suffix`` for everything below a name.
     """
     try:
         found, base = httpx.URL(url), httpx.URL(account.base_url)
         if found.userinfo or not found.host:
             return False
-        if (found.scheme, found.host) == (base.scheme, base.host):
+        if (found.scheme, found.host) == (base.scheme, base.host) and (
+            found.port == base.port or base.scheme == "http"
+        ):
             return True
     except (httpx.InvalidURL, ValueError):
         return False

@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import pytest
 from PIL import Image
 from pydantic import SecretStr
 
-from fluxfarm.errors import ProviderBusy
+from fluxfarm.errors import OutcomeUnknown, ProviderBusy, ProviderError
 from fluxfarm.offers import Offer, find_offer
 from fluxfarm.sizes import Size
 from tests.stubs.server import KEY
@@ -21,6 +22,7 @@ DEV = "black-forest-labs/flux-2-dev"
 KLEIN = "black-forest-labs/flux-2-klein-4b"
 PRO = "black-forest-labs/flux-2-pro"
 FLEX = "black-forest-labs/flux-2-flex"
+LOST = [(fault, OutcomeUnknown, 1) for fault in ("reset", "bad-gateway", "garbage", "packed", "huge")]
 NONCE = UUID("00000000-0000-4000-8000-000000000001")
 
 
@@ -93,3 +95,11 @@ def fetched(url: str | None) -> bytes:
     reply = httpx.get(url, trust_env=False)
     assert reply.status_code == 200
     return reply.content
+
+
+def failure_of(provider: Provider, call: Call, account: Account) -> ProviderError:
+    """How a call ends badly, at its submit or at its first poll; no word of it holds the key."""
+    with pytest.raises(ProviderError) as failure:
+        run(provider, call, account)
+    assert account.key.get_secret_value() not in failure.value.message
+    return failure.value
