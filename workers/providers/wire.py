@@ -159,15 +159,15 @@ def bearer(account: Account) -> dict[str, str]:
 def may_carry_key(url: str, account: Account, hosts: tuple[str, ...]) -> bool:
     """Whether a URL that a provider named may be sent the key: the host of the account, or over https one of ``hosts``.
 
-    The port may differ only where the account's own address is plain http, which is a test. ``hosts`` are names, or ``.suffix`` for everything below a name.
+    The port may differ only where the account's own address is plain http, as on loopback. ``hosts`` are names, or
+    ``.suffix`` for everything below a name.
     """
     try:
         found, base = httpx.URL(url), httpx.URL(account.base_url)
         if found.userinfo or not found.host:
             return False
-        if (found.scheme, found.host) == (base.scheme, base.host) and (
-            found.port == base.port or base.scheme == "http"
-        ):
+        same_port = found.port == base.port or base.scheme == "http"
+        if same_port and (found.scheme, found.host) == (base.scheme, base.host):
             return True
     except (httpx.InvalidURL, ValueError):
         return False
