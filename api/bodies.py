@@ -29,20 +29,26 @@ async def capped(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     declared = request.headers.get("content-length", "")
     taken = int(declared) if declared.isdecimal() and len(declared) < 20 else 0  # noqa: PLR2004 - digits of 64 bits
     if taken > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     taken = 0
     async for part in request.stream():
         taken += len(part)
         if taken > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         yield part
 
 
-def _too_large(limit: int) -> PayloadTooLarge:
+def too_large(limit: int) -> PayloadTooLarge:
+    """The error of a body over the limit."""
     return PayloadTooLarge(f"The body has more than {limit:,} bytes, which is the limit here.")
 
 
-def _media_type(request: Request) -> tuple[str, str]:
+def media_type(request: Request) -> tuple[str, str]:
+    """The content type in lower case, and its parameters.
+
+    Raises:
+        UnsupportedMediaType: the body is compressed.
+    """
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed bodies are not taken; send it without Content-Encoding.")
@@ -56,7 +62,7 @@ async def read_json_body(request: Request, farm: FarmPart, _key_first: Secret) -
         UnsupportedMediaType: another content type, or a charset that is not UTF-8.
         PayloadTooLarge: over ``FLUXFARM_BODY_LIMIT``.
     """
-    kind, parameters = _media_type(request)
+    kind, parameters = media_type(request)
     if kind != "application/json" or parameters.removeprefix("charset=").strip('"') not in ("", "utf-8"):
         raise UnsupportedMediaType("Send the body as Content-Type: application/json, in UTF-8.")
     return b"".join([part async for part in capped(request, farm.settings.body_limit)])
@@ -74,7 +80,7 @@ async def read_upload(request: Request, limit: int) -> bytes:
         InvalidField: no file, or two; UnknownField: another part.
         PayloadTooLarge: a file of more than ``limit`` bytes.
     """
-    if _media_type(request)[0] != "multipart/form-data":
+    if media_type(request)[0] != "multipart/form-data":
         raise UnsupportedMediaType(f"Send the picture as multipart/form-data with one file in the field {FIELD!r}.")
     stream = capped(request, limit + MULTIPART_OVERHEAD)
     try:
@@ -92,7 +98,7 @@ async def read_upload(request: Request, limit: int) -> bytes:
     finally:
         await form.close()
     if len(body) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     return body
 
 

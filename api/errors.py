@@ -20,6 +20,7 @@ from fluxfarm.errors import BadRequest, FluxfarmError, InternalError, MethodNotA
 
 #: who words the errors below a prefix, unknown paths and refused methods included
 WORDINGS: Final[tuple[tuple[str, Wording], ...]] = (
+    ("/openai/v1/models", openai_errors.shared_reply),
     ("/openai", openai_errors.error_reply),
     ("/v1/images", openai_errors.error_reply),
     ("/v1/models", openai_errors.shared_reply),

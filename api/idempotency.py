@@ -25,6 +25,7 @@ from storage.repository import idempotency
 from storage.repository.idempotency import Taken
 
 MAX_KEY: Final = 255
+REPEATS_TTL: Final = 1_800.0  #: seconds; OpenAI's clients wait 600 for each of three tries
 REPLAYED: Final = "Idempotency-Replayed"
 _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY}}}")
 _QUOTED: Final = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')  #: RFC 9651, a String
@@ -89,6 +90,33 @@ class Guard:
     def call(self, tenant_id: UUID, holder: UUID) -> Taken:
         """This call, as the repository has it."""
         return Taken(tenant_id=tenant_id, key=self.key, digest=self.digest(), holder=holder)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats(Guard):
+    """Of a client that names no key but says which try a call is: a later try leads to the job of the last first one.
+
+    Two first tries are two jobs, however alike they are.
+    """
+
+    is_first: bool = True
+
+    @classmethod
+    def told_by(cls, request: Request, secret: str, call: Callable[[], bytes]) -> Repeats | None:
+        """None for a client that says nothing."""
+        tries = request.headers.get("x-stainless-retry-count", "")
+        if not tries.isdecimal():
+            return None
+        # With a space: no key that a caller can send is like it.
+        return cls(f"retry {hashlib.sha256(secret.encode()).hexdigest()[:32]} ", call, is_first=int(tries[:9]) == 0)
+
+    def call(self, tenant_id: UUID, holder: UUID) -> Taken:
+        """This call, under a key made of itself."""
+        digest = self.digest()
+        key = self.key + digest.hex()
+        return Taken(
+            tenant_id=tenant_id, key=key, digest=digest, holder=holder, is_first=self.is_first, ttl=REPEATS_TTL
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 
 from anyio import to_thread
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from api import errors
 from api.farm import Farm, Fetch
@@ -17,6 +18,7 @@ from api.replies import Replies
 from api.routes import (
     assets,
     health,
+    images,
     jobs,
     keys,
     metrics,
@@ -34,7 +36,8 @@ from fluxfarm.outbound import Outlet
 from fluxfarm.settings import Settings
 from fluxfarm.webhooks import OUTLET
 
-ROUTERS = (retries, jobs, progress, references, assets, objects, models, workers, webhooks, keys, health, metrics)
+ROUTERS = (retries, jobs, progress, references, assets, objects, workers, webhooks, keys, health, metrics)
+OPENAI = (images, models)  #: also below ``/openai``, where Lumenfall's users have them
 
 
 def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, outlet: Outlet = OUTLET) -> FastAPI:
@@ -55,11 +58,18 @@ def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, 
     )
     for module in ROUTERS:
         app.include_router(module.router)
+    for module in OPENAI:
+        app.include_router(module.router, generate_unique_id_function=lambda route: route.name)
+        app.include_router(module.router, prefix="/openai", generate_unique_id_function=_below_openai)
     app.state.methods = Methods(app)
     app.openapi = describer(app)  # type: ignore[method-assign]
     errors.install(app)
     app.add_middleware(Replies)
     return app
+
+
+def _below_openai(route: APIRoute) -> str:
+    return f"openai_{route.name}"
 
 
 def _lifespan(

@@ -41,13 +41,17 @@ Source = Uploaded | Linked | Inline
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeWish:
-    """How the size was asked for; ``area`` is in megapixels."""
+    """How the size was asked for; ``area`` is in megapixels.
+
+    ``nearest`` takes the nearest ratio and area that the model draws instead of refusing one that it does not.
+    """
 
     size: str | None = None
     aspect_ratio: str | None = None
     area: float | None = None
     width: int | None = None
     height: int | None = None
+    nearest: bool = False
 
     def choose(self, profile: ModelProfile, kind: JobType, reference: Size | None) -> Size:
         """The exact size; ``reference`` is the first reference's, which only an edit or ``match_input_image`` takes.
@@ -65,6 +69,7 @@ class SizeWish:
             width=self.width,
             height=self.height,
             reference=reference if follows else None,
+            nearest=self.nearest,
         )
 
 

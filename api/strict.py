@@ -34,15 +34,15 @@ class Strict(BaseModel):
 Body = TypeVar("Body", bound=Strict)
 
 
-def read(model: type[Body], body: Any) -> Body:
-    """The body as the model has it.
+def read(model: type[Body], body: Any, *, strict: bool = True) -> Body:
+    """The body as the model has it; not ``strict`` is for forms, where a number is its text.
 
     Raises:
         UnknownField: a name that the model does not have.
         InvalidField: a missing field, a value of the wrong type or out of its range.
     """
     try:
-        return model.model_validate(body)
+        return model.model_validate(body, strict=None if strict else False)  # None: as each field says
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False, include_context=False)
         complaints: list[Complaint] = [{"type": e["type"], "loc": e["loc"], "msg": e["msg"]} for e in found]

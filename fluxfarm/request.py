@@ -100,11 +100,13 @@ def choose_size(
     width: int | None = None,
     height: int | None = None,
     reference: Size | None = None,
+    nearest: bool = False,
 ) -> Size:
     """The exact size, by Lumenfall's rule: ``size`` wins over ``width``/``height``, these over ratio and area.
 
     ``area`` is a tier or a number of megapixels. With nothing said an edit takes the shape of its first reference at
-    the model's default area, and a generation the model's default size.
+    the model's default area, and a generation the model's default size. ``nearest`` bends a shape or an area that the
+    model does not draw; a size in pixels is taken as it is or refused.
 
     Raises:
         InvalidSize: not a size, or one that the model cannot render.
@@ -126,4 +128,7 @@ def choose_size(
         chosen = size_from_ratio(default.width / default.height, megapixels)
     else:
         chosen = default
+    in_pixels = (size is not None and "x" in size.lower()) or width is not None
+    if nearest and not in_pixels:
+        chosen = profile.sizes.nearest(chosen)
     return profile.sizes.check(chosen, profile.slug)

@@ -114,13 +114,28 @@ class SizeLimits:
         Raises:
             InvalidSize: a side, the area or the shape is outside the limits.
         """
+        fault = self._fault(size)
+        if fault is None:
+            return size
+        raise InvalidSize(f"{model} cannot render {size}: {fault}.", param="size")
+
+    def nearest(self, size: Size) -> Size:
+        """The same if the model can draw it; else the nearest shape, and of that the nearest area."""
+        if self._fault(size) is None:
+            return size
+        share = max(min(size.width, size.height) / max(size.width, size.height), 1 / self.max_aspect)
+        long = min(math.sqrt(min(size.pixels, self.max_pixels) / share), self.max_side)
+        side = math.floor(max(long, self.min_side / share) + 0.5)
+        while side * (short := max(self.min_side, math.ceil(side * share - 1e-6))) > self.max_pixels:
+            side -= 1
+        return Size(side, short) if size.width >= size.height else Size(short, side)
+
+    def _fault(self, size: Size) -> str | None:
         long, short = max(size.width, size.height), max(1, min(size.width, size.height))
         if short < self.min_side or long > self.max_side:
-            problem = f"each side must be {self.min_side} to {self.max_side} pixels"
-        elif size.pixels > self.max_pixels:
-            problem = f"at most {self.max_pixels / MEGAPIXEL:g} megapixels"
-        elif long / short > self.max_aspect:
-            problem = f"the longer side may be at most {self.max_aspect:g} times the shorter"
-        else:
-            return size
-        raise InvalidSize(f"{model} cannot render {size}: {problem}.", param="size")
+            return f"each side must be {self.min_side} to {self.max_side} pixels"
+        if size.pixels > self.max_pixels:
+            return f"at most {self.max_pixels / MEGAPIXEL:g} megapixels"
+        if long / short > self.max_aspect:
+            return f"the longer side may be at most {self.max_aspect:g} times the shorter"
+        return None

@@ -86,9 +86,9 @@ def error_object(error: FluxfarmError) -> dict[str, Any]:
     """The inner object; also what a stream says when it breaks off."""
     _, family, code = _worded(error)
     message = f"{error.message} safety_violations=[unspecified]" if isinstance(error, Moderated) else error.message
-    body = OpenAIErrorBody(
-        message=message, type=family, param=error.param, code=code, job_id=None if error.job is None else str(error.job)
-    )
+    job = None if error.job is None else str(error.job)
+    param = None if error.param is None else error.param.removeprefix("promptObject.")
+    body = OpenAIErrorBody(message=message, type=family, param=param, code=code, job_id=job)
     return body.model_dump(exclude={"job_id"} if error.job is None else None)
 
 

@@ -1,7 +1,11 @@
-"""The catalogue: which models there are, what may be asked of each, and whether it is served here now."""
+"""The catalogue: which models there are, what may be asked of each, and whether it is served here now.
+
+One reply serves the farm's own callers and OpenAI's clients, who read ``id``, ``object``, ``created``, ``owned_by``.
+"""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from fastapi import APIRouter, Response
@@ -48,6 +52,8 @@ class ModelReply(_Part):
 
     id: str
     object: Literal["model"] = "model"
+    created: int = Field(description="The release, in seconds since 1970; 0 when it is not known.")
+    owned_by: str = Field(alias="owned_by")
     name: str
     summary: str
     licence: str
@@ -76,7 +82,7 @@ class ModelPage(_Part):
 
 @router.get(
     "",
-    operation_id="listModels",
+    name="listModels",
     responses={200: {"model": ModelPage}, **problems(401, 403)},
 )
 def list_models(farm: FarmPart, secret: Secret) -> Response:
@@ -87,7 +93,7 @@ def list_models(farm: FarmPart, secret: Secret) -> Response:
 
 @router.get(
     "/{id:path}",
-    operation_id="readModel",
+    name="readModel",
     responses={200: {"model": ModelReply}, **problems(401, 403, 404)},
 )
 def read_model(farm: FarmPart, secret: Secret, id: str) -> Response:  # noqa: A002 - the name in the path
@@ -111,6 +117,8 @@ def _model(farm: Farm, profile: ModelProfile, served: set[str]) -> ModelReply:
     sizes = profile.sizes
     return ModelReply(
         id=profile.slug,
+        created=int(datetime.fromisoformat(f"{profile.released}T00:00:00Z").timestamp()) if profile.released else 0,
+        owned_by=profile.slug.partition("/")[0],
         name=profile.name,
         summary=profile.summary,
         licence=profile.licence,

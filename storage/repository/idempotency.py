@@ -27,12 +27,18 @@ TRIES: Final = 3  #: a key may be given up between the look that found it taken 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """A call under a key; ``holder`` is the uuid that its job will have."""
+    """A call under a key; ``holder`` is the uuid that its job will have.
+
+    ``is_first``: whatever the key stood for, it stands for this call now, and nobody is refused for it. ``ttl`` is the
+    key's own life in seconds, None the usual one.
+    """
 
     tenant_id: UUID
     key: str
     digest: bytes
     holder: UUID
+    is_first: bool = False
+    ttl: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ def _insert(session: Session, call: Taken) -> bool:
         statement.on_conflict_do_update(
             index_elements=["tenant_id", "key"],
             set_=values | {"job_uuid": None, "status_code": None, "created_at": func.now()},
-            where=IdempotencyKey.expires_at <= func.now(),
+            where=None if call.is_first else IdempotencyKey.expires_at <= func.now(),
         ).returning(IdempotencyKey.holder)
     )
     return mine is not None
@@ -104,10 +110,10 @@ def finish(session: Session, call: Taken | None, *, status_code: int, ttl: float
     held = session.scalar(
         update(IdempotencyKey)
         .where(*_held(call))
-        .values(job_uuid=call.holder, status_code=status_code, expires_at=_after(ttl))
+        .values(job_uuid=call.holder, status_code=status_code, expires_at=_after(call.ttl or ttl))
         .returning(IdempotencyKey.holder)
     )
-    if held is None:
+    if held is None and not call.is_first:
         raise _in_flight()
 
 

@@ -13,6 +13,7 @@ from api.routes import keys, retries
 from fluxfarm.airecord import AiRecord
 from tests.api.samples import Hand, body
 
+OPENAI = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
 PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}
 
 
@@ -45,6 +46,12 @@ def test_every_call_of_the_contract_is_there(described: dict[str, Any]) -> None:
         "GET /objects/{key}",
         "GET /v1/models",
         "GET /v1/models/{id}",
+        "POST /v1/images/generations",
+        "POST /v1/images/edits",
+        "GET /openai/v1/models",
+        "GET /openai/v1/models/{id}",
+        "POST /openai/v1/images/generations",
+        "POST /openai/v1/images/edits",
         "GET /v1/workers",
         "GET /v1/webhooks",
         "POST /v1/webhooks",
@@ -75,7 +82,8 @@ def test_errors_are_problems_and_ids_unique(described: dict[str, Any]) -> None:
         assert operation["description"], name
         for status, response in operation["responses"].items():
             if int(status) >= 400 and name != "GET /readyz":
-                assert response["content"] == {"application/problem+json": {"schema": PROBLEM}}, (name, status)
+                form = OPENAI if "/images/" in name else {"application/problem+json": {"schema": PROBLEM}}
+                assert response["content"] == form, (name, status)
         if name.split(" ")[1].startswith("/v1/"):
             assert {"401", "403", "500", "503"} <= set(operation["responses"]), name
             (scope,) = operation["security"][0]["bearer"]

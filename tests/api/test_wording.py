@@ -23,7 +23,8 @@ from fluxfarm.problems import tree
         ("/v1/images/nothing", openai_errors.error_reply),
         ("/openai/v1/images/edits", openai_errors.error_reply),
         ("/v1/models/x/y", openai_errors.shared_reply),
-        ("/openai/v1/models", openai_errors.error_reply),
+        ("/openai/v1/models", openai_errors.shared_reply),
+        ("/openai/v2", openai_errors.error_reply),
     ],
 )
 def test_the_prefix_says_who_words(path: str, wording: object) -> None:

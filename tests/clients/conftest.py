@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,12 @@ def provider(klein_folder: Path) -> Iterator[LocalProvider]:
 @pytest.fixture
 def idle(settings: Settings, database: Database, api_key: str, request: pytest.FixtureRequest) -> Iterator[Place]:
     """A farm whose workers are away."""
-    seen = Seen(create_app(settings))
-    with serving(seen) as url:
-        yield Place(url, api_key, seen, settings, database)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        here = settings.model_copy(update={"public_url": url})
+        seen = Seen(create_app(here))
+        with serving(seen, listener):
+            yield Place(url, api_key, seen, here, database)
     for mark in request.node.iter_markers("client_call"):
         (call,) = mark.args
         assert isinstance(call, Call)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import uvicorn
+from fastapi import FastAPI
 from redis import Redis
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from api.farm import Farm
 from fluxfarm.settings import Settings
 from workers.providers.local import LocalProvider
 from workers.worker import RenderWorker
@@ -24,19 +26,35 @@ from workers.worker import RenderWorker
 class Seen:
     """The application, and every request that came to it, as ``METHOD /path``."""
 
-    app: ASGIApp
+    app: FastAPI
     requests: list[str] = field(default_factory=list)
+    lost: int = 0  #: replies that are still to be lost: the work is done, and the caller sees a 500
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             self.requests.append(f"{scope['method']} {scope['path']}")
+            if self.lost:
+                self.lost -= 1
+                await self.app(scope, receive, _nowhere)
+                await send({"type": "http.response.start", "status": 500, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+                return
         await self.app(scope, receive, send)
+
+    @property
+    def farm(self) -> Farm:
+        """The parts of the running application."""
+        farm: Farm = self.app.state.farm
+        return farm
+
+
+async def _nowhere(_message: Message) -> None:
+    pass
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
-    """The URL of a real server on a free port of loopback."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def serving(app: Seen, listener: socket.socket) -> Iterator[None]:
+    """A real server on loopback."""
     running = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -44,10 +62,9 @@ def serving(app: ASGIApp) -> Iterator[str]:
     while not running.started and time.monotonic() < until:
         time.sleep(0.01)
     assert running.started
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    yield
     running.should_exit = True
     thread.join(timeout=10)
-    listener.close()
     assert not thread.is_alive()
 
 

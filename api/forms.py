@@ -1,0 +1,110 @@
+"""Multipart forms as clients of other services send them: many fields, some files, lists by ``name[]``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from api.bodies import capped, media_type, too_large
+from fluxfarm.errors import MalformedBody, UnsupportedMediaType
+
+MAX_FILES: Final = 16
+MAX_FIELDS: Final = 100
+FIELD_BYTES: Final = 64 * 1024  #: of one field of text
+OVERHEAD: Final = 256 * 1024  #: bytes of boundaries, headers and fields beside the files
+_INDEXED: Final = re.compile(r"(.+?)(?:\[(\d{0,3})\]|_(\d{1,3}))")  #: ``image[]``, ``image[0]``, ``image_0``
+_LITERAL: Final = re.compile(r"true|false|null|-?\d{1,18}|-?\d{1,12}\.\d{1,12}")
+
+
+@dataclass(frozen=True, slots=True)
+class FormFile:
+    """A file of a form; its name and type are a stranger's words and not kept."""
+
+    name: str  #: of the part, without its index
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The fields by name, a repeated one as a list, and the files in their order."""
+
+    fields: dict[str, Any]
+    files: tuple[FormFile, ...]
+
+
+async def read_form(request: Request, limit: int) -> Form:
+    """The form of a call whose body nobody has read; each file has at most ``limit`` bytes, all together four times.
+
+    Raises:
+        UnsupportedMediaType: no multipart form.
+        MalformedBody: damaged, or more than 16 files or 100 fields.
+        PayloadTooLarge: over the limit.
+    """
+    if media_type(request)[0] != "multipart/form-data":
+        raise UnsupportedMediaType("Send the call as multipart/form-data.")
+    stream = capped(request, 4 * limit + OVERHEAD)
+    parser = MultiPartParser(
+        request.headers, stream, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=FIELD_BYTES
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, ValueError, KeyError, AssertionError):  # python-multipart's own errors are ValueErrors
+        message = f"The multipart form is damaged, or has more than {MAX_FILES} files or {MAX_FIELDS} fields."
+        raise MalformedBody(message) from None
+    try:
+        texts, files = list[tuple[str, str]](), list[tuple[str, bytes]]()
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                body = await value.read()
+                if len(body) > limit:
+                    raise too_large(limit)
+                files.append((name, body))
+            else:
+                texts.append((name, value))
+    finally:
+        await form.close()
+    return Form(fields_of(texts), tuple(FormFile(name, body) for name, body in in_order(files)))
+
+
+def in_order(files: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """By the indexes of their names (``image_1`` behind ``image_0``), else as they came; the indexes taken away."""
+    found = [(_INDEXED.fullmatch(name), name, body) for name, body in files]
+    ranked = [
+        (int(match[2] or match[3] or 0) if match else 0, match[1] if match else name, body)
+        for match, name, body in found
+    ]
+    return [(name, body) for _, name, body in sorted(ranked, key=lambda one: one[0])]
+
+
+def fields_of(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The fields; ``name[]`` and a repeated name are lists.
+
+    Raises:
+        MalformedBody: NUL in a text.
+    """
+    found: dict[str, Any] = {}
+    for name, text in texts:
+        if "\0" in text or "\0" in name:
+            raise MalformedBody("A field of the form holds NUL; take it out.")
+        plain = name.removesuffix("[]")
+        if plain != name:
+            found.setdefault(plain, [])
+        if plain not in found:
+            found[plain] = text
+        elif isinstance(found[plain], list):
+            found[plain].append(text)
+        else:
+            found[plain] = [found[plain], text]
+    return found
+
+
+def literal(text: Any) -> Any:
+    """A number, a switch or null behind its text; anything else as it is."""
+    return json.loads(text) if isinstance(text, str) and _LITERAL.fullmatch(text) else text

@@ -1,0 +1,143 @@
+"""OpenAI's images calls: they wait until the pictures are there. Also below ``/openai``, as Lumenfall has them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from functools import cache, partial
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from api.airecords import ai_record, presigned
+from api.auth import Secret, allowed
+from api.bodies import JsonBody, media_type, parse_json, read_json_body
+from api.dialects.openai import ImagesOrder, read_edit, read_form, read_generation
+from api.dialects.openai_errors import OpenAIError, error_object
+from api.dialects.openai_replies import ImageData, ImagesReply, completed_event, images_reply
+from api.errors import errors_as
+from api.farm import Farm, FarmPart
+from api.forms import literal
+from api.forms import read_form as read_multipart
+from api.idempotency import REPLAYED, Guard, IdempotencyKey, Repeats, digest
+from api.outcome import pictures_of
+from api.replies import reply
+from api.submit import Accepted, submit
+from fluxfarm.catalog import find_model
+from fluxfarm.errors import FluxfarmError
+from fluxfarm.scopes import Scope
+from storage.records import Job
+from storage.repository import tenants
+
+EVENT_STREAM: Final = "text/event-stream"
+RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"model": ImagesReply, "description": "The pictures; with `stream` server-sent events"},
+    **errors_as(OpenAIError, 400, 401, 403, 404, 409, 413, 415, 422, 504),
+}
+ReadOrder = Callable[[], ImagesOrder]
+
+
+def _body(*kinds: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/ImagesCall"}
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
+
+
+router = APIRouter(prefix="/v1/images", tags=["OpenAI"])
+
+
+@router.post("/generations", name="createImage", responses=RESPONSES, openapi_extra=_body("application/json"))
+async def create_image(
+    farm: FarmPart, secret: Secret, request: Request, body: JsonBody, idempotency_key: IdempotencyKey
+) -> Response:
+    """Draw pictures, and answer when they are there.
+
+    After `FLUXFARM_LONGEST_WAIT` seconds the call ends with 504 and the job's id; the job goes on. A caller that hangs
+    up stops nothing.
+    """
+    parsed = cache(partial(parse_json, body))
+    order = cache(lambda: read_generation(parsed(), _default(farm)))
+    guard = _guard(request, secret, idempotency_key, lambda: digest("/v1/images/generations", parsed()))
+    return await _answer(farm, secret, request, order, guard)
+
+
+@router.post(
+    "/edits",
+    name="editImage",
+    responses=RESPONSES,
+    openapi_extra=_body("application/json", "multipart/form-data"),
+)
+async def edit_image(farm: FarmPart, secret: Secret, request: Request, idempotency_key: IdempotencyKey) -> Response:
+    """Edit pictures: a multipart form with files in `image`, or JSON with `images`."""
+    if media_type(request)[0] == "application/json":
+        body = await read_json_body(request, farm, secret)
+        parsed = cache(partial(parse_json, body))
+        order = cache(lambda: read_edit(parsed(), _default(farm)))
+        guard = _guard(request, secret, idempotency_key, lambda: digest("/v1/images/edits", parsed()))
+        return await _answer(farm, secret, request, order, guard)
+    await run_in_threadpool(_check_key, farm, secret)  # a stranger's pictures are not even read
+    form = await read_multipart(request, farm.settings.upload_limit)
+    fields = {name: literal(value) if name not in {"prompt", "user"} else value for name, value in form.fields.items()}
+    order = cache(lambda: read_form(fields, form.files, _default(farm)))
+
+    def call() -> bytes:
+        files = [[file.name, hashlib.sha256(file.body).hexdigest()] for file in form.files]
+        return digest("/v1/images/edits", {"fields": fields, "files": files})
+
+    return await _answer(farm, secret, request, order, _guard(request, secret, idempotency_key, call))
+
+
+def _default(farm: Farm) -> str:
+    """The model of a call that names none: the first that this farm renders."""
+    return find_model(farm.settings.models[0].slug).slug
+
+
+def _guard(request: Request, secret: str, key: str | None, call: Callable[[], bytes]) -> Guard | None:
+    return Guard.of(key, call) or Repeats.told_by(request, secret, call)
+
+
+def _check_key(farm: Farm, secret: str) -> None:
+    with farm.database.transaction() as session:
+        allowed(tenants.authenticate(session, secret), Scope.RENDER)
+
+
+async def _answer(farm: Farm, secret: str, request: Request, order: ReadOrder, guard: Guard | None) -> Response:
+    accepted = await submit(farm, secret, lambda: order().order, guard)
+    asked = await run_in_threadpool(order)
+    headers = {"x-fluxfarm-job": str(accepted.job.uuid)}
+    if accepted.replayed is not None:
+        headers[REPLAYED] = "true"
+    if asked.stream:
+        events = _events(farm, request, accepted)
+        return StreamingResponse(events, media_type=EVENT_STREAM, headers={**headers, "X-Accel-Buffering": "no"})
+    job = await pictures_of(farm, request, accepted.job)
+    return reply(await run_in_threadpool(_reply, farm, job, asked.as_base64), headers=headers)
+
+
+async def _events(farm: Farm, request: Request, accepted: Accepted) -> AsyncIterator[bytes]:
+    try:
+        job = await pictures_of(farm, request, accepted.job)
+        for index in range(len(job.images)):
+            yield _line(completed_event(job, await run_in_threadpool(_base64, farm, job, index)))
+    except FluxfarmError as error:
+        yield _line({"error": error_object(error)})
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    kind = event.get("type", "error")
+    return f"event: {kind}\ndata: {json.dumps(event)}\n\n".encode()
+
+
+def _reply(farm: Farm, job: Job, as_base64: bool) -> ImagesReply:
+    pictures = [
+        ImageData(b64_json=_base64(farm, job, index)) if as_base64 else ImageData(url=presigned(farm, image))
+        for index, image in enumerate(job.images)
+    ]
+    return images_reply(job, ai_record(farm, job), pictures)
+
+
+def _base64(farm: Farm, job: Job, index: int) -> str:
+    return base64.b64encode(farm.store.get(job.images[index].object_key)).decode()
