@@ -13,7 +13,7 @@ from fluxfarm.errors import (
     ProviderRefused,
     ResultLost,
 )
-from fluxfarm.jobs import JobType
+from fluxfarm.inbound import usual_ticket
 from workers.providers.contract import Account, Call, Finished, RemotePicture, Running, Ticket
 from workers.providers.failures import clean, poll_failure, submit_failure, words
 from workers.providers.pictures import from_base64, shrink, to_data_uri
@@ -63,7 +63,7 @@ class FalProvider:
             raise _submit_error(reply, account)
         if not isinstance(remote_id, str) or not remote_id:
             raise OutcomeUnknown(f"{words(self.name, reply, account)} It names no request.")
-        return _ticket(remote_id, found, account, call.offer.endpoints[JobType.IMAGE_GENERATOR])
+        return _ticket(remote_id, found, account, call.endpoint)
 
     def poll(self, ticket: Ticket, account: Account) -> Running | Finished:
         """The status; once it is COMPLETED, which says nothing of success, the result."""
@@ -126,23 +126,14 @@ def _body(call: Call) -> dict[str, Any]:
     return body
 
 
-def _ticket(remote_id: str, found: dict[str, Any], account: Account, app: str) -> Ticket:
-    """Status, result and cancel live under ``owner/app`` only, without the rest of the id; the reply says where."""
-    owner = "/".join(app.split("/")[:2])
-    usual = f"{account.base_url}/{owner}/requests/{remote_id}"
-    urls = {
-        "status_url": found.get("status_url") or f"{usual}/status",
-        "response_url": found.get("response_url") or usual,
-        "cancel_url": found.get("cancel_url") or f"{usual}/cancel",
-    }
-    if not all(isinstance(url, str) and may_carry_key(url, account, KEY_HOSTS) for url in urls.values()):
-        raise OutcomeUnknown(f"fal took the call as {remote_id[:80]} and names a strange host for its result.")
-    return Ticket(
-        remote_id=remote_id,
-        poll_url=urls["status_url"],
-        result_url=urls["response_url"],
-        cancel_url=urls["cancel_url"],
-    )
+def _ticket(remote_id: str, found: dict[str, Any], account: Account, endpoint: str) -> Ticket:
+    """The addresses of the reply, which are not those of the submit; the usual ones where it names none."""
+    ticket = usual_ticket("fal", account.base_url, endpoint, remote_id)
+    for field, name in (("poll_url", "status_url"), ("result_url", "response_url"), ("cancel_url", "cancel_url")):
+        ticket[field] = str(found.get(name) or ticket[field])
+        if not may_carry_key(ticket[field], account, KEY_HOSTS):
+            raise OutcomeUnknown(f"fal took the call as {remote_id[:80]} and names a strange host for its result.")
+    return Ticket(**ticket)
 
 
 def _picture(image: object, seed: object) -> RemotePicture:

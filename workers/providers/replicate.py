@@ -6,6 +6,7 @@ import re
 from typing import Any, Final
 
 from fluxfarm.errors import Moderated, OutcomeUnknown, ProviderBusy, ProviderError, ProviderFailed, ResultLost
+from fluxfarm.inbound import usual_ticket
 from fluxfarm.sizes import Size
 from workers.providers.contract import Account, Call, Finished, RemotePicture, Running, Ticket
 from workers.providers.failures import CONTENT, clean, poll_failure, submit_failure, words
@@ -41,14 +42,13 @@ class ReplicateProvider:
         remote_id, urls = found.get("id"), found.get("urls")
         if not isinstance(remote_id, str) or not remote_id:
             raise OutcomeUnknown(f"{words(self.name, reply, account)} It names no prediction.")
-        named = urls if isinstance(urls, dict) else {}
-        usual = f"{account.base_url}/predictions/{remote_id}"
-        poll_url, cancel_url = str(named.get("get") or usual), str(named.get("cancel") or f"{usual}/cancel")
-        if not all(may_carry_key(address, account, KEY_HOSTS) for address in (poll_url, cancel_url)):
-            raise OutcomeUnknown(
-                f"replicate took the call as {remote_id[:80]} and names a strange host for its result."
-            )
-        return Ticket(remote_id=remote_id, poll_url=poll_url, cancel_url=cancel_url)
+        ticket = usual_ticket(self.name, account.base_url, call.endpoint, remote_id)
+        for field, name in (("poll_url", "get"), ("cancel_url", "cancel")):
+            ticket[field] = str((urls if isinstance(urls, dict) else {}).get(name) or ticket[field])
+            if not may_carry_key(ticket[field], account, KEY_HOSTS):
+                told = f"replicate took the call as {remote_id[:80]} and names a strange host for its result."
+                raise OutcomeUnknown(told)
+        return Ticket(**ticket)
 
     def poll(self, ticket: Ticket, account: Account) -> Running | Finished:
         """Only a final status counts: an output may be there before."""
