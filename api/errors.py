@@ -28,7 +28,7 @@ WORDINGS: Final[tuple[tuple[str, Wording], ...]] = (
 MEANINGS: Final = {
     400: "What was sent cannot be done as it stands; `code` says why, `param` names the field",
     401: "No API key, or a wrong, expired or revoked one",
-    403: "The key lacks the scope",
+    403: "The key lacks the scope, or its tenant may not; `code` says which",
     404: "No such thing for this key's tenant",
     409: "The state of a job does not allow it, or another job stands in the way; `code` says why",
     413: "The body is over the limit",

@@ -27,6 +27,7 @@ from api.routes import (
     progress,
     references,
     retries,
+    tenants,
     webhooks,
     workers,
 )
@@ -36,7 +37,20 @@ from fluxfarm.outbound import Outlet
 from fluxfarm.settings import Settings
 from fluxfarm.webhooks import OUTLET
 
-ROUTERS = (retries, jobs, progress, references, assets, objects, workers, webhooks, keys, health, metrics)
+ROUTERS = (
+    retries,
+    jobs,
+    progress,
+    references,
+    assets,
+    objects,
+    workers,
+    webhooks,
+    keys,
+    tenants,
+    health,
+    metrics,
+)
 OPENAI = (images, models)  #: also below ``/openai``, where Lumenfall's users have them
 
 

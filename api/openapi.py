@@ -15,11 +15,22 @@ from api.auth import needed
 from api.dialects.native import NewJob
 from api.dialects.native_errors import ProblemDetails
 from api.dialects.openai import ImagesCall
-from api.routes.keys import NewKey
+from api.routes.keys import NewKey, Rotation
 from api.routes.retries import RetryMany
+from api.routes.tenants import NewTenant, TenantChange
 from api.routes.webhooks import NewWebhook
 
-_BODIES: Final[tuple[type[BaseModel], ...]] = (NewJob, NewKey, RetryMany, NewWebhook, ImagesCall, ProblemDetails)
+_BODIES: Final[tuple[type[BaseModel], ...]] = (
+    NewJob,
+    NewKey,
+    Rotation,
+    NewTenant,
+    TenantChange,
+    RetryMany,
+    NewWebhook,
+    ImagesCall,
+    ProblemDetails,
+)
 _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
 _PARAMETER: Final = re.compile(r"\\\{(\w+)\\\}")
 _DESCRIPTION: Final = (

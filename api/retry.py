@@ -15,7 +15,8 @@ from api.auth import allowed
 from api.farm import Farm
 from api.idempotency import Guard, released_on_failure
 from api.submit import ACCEPTED, OUTSIDE, Accepted, all_or_nothing, dispatch, route
-from fluxfarm.errors import DatabaseUnavailable, FluxfarmError, NoRoute, NotFound, ReferenceGone
+from fluxfarm.errors import DatabaseUnavailable, FluxfarmError, Forbidden, NoRoute, NotFound, ReferenceGone
+from fluxfarm.licences import Permit
 from fluxfarm.scopes import Scope
 from storage.objects import CONTENT_TYPES, ObjectStore, job_prefix, object_key
 from storage.records import Job
@@ -44,6 +45,7 @@ def retry(farm: Farm, secret: str, uuid: UUID, guard: Guard | None) -> Accepted:
         Conflict: its state does not allow it, or it was retried before.
         ReferenceGone: a picture that it needs was deleted.
         NoRoute: nobody here renders its model any more.
+        LicenceForbidden, ModelForbidden: the tenant may not render it any more.
         IdempotencyKeyReused, IdempotencyInFlight: see the guard.
     """
     new = uuid4()
@@ -53,7 +55,7 @@ def retry(farm: Farm, secret: str, uuid: UUID, guard: Guard | None) -> Accepted:
         if (first := idempotency.take(session, call)) is not None:
             return Accepted(first.job, first.status_code)
         old = retries.lock_one(session, key.tenant_id, uuid)
-        queue = route(farm.settings, old.model)
+        queue = route(farm.settings, old.model, key.permit)
         job = None
         if not old.render_request.references:
             job = jobs.create(session, retries.again(old, new, queue, ()))
@@ -105,7 +107,7 @@ def retry_many(farm: Farm, secret: str, wanted: Filter, *, before: int | None, l
         found = retries.candidates(session, key.tenant_id, wanted, before=before, limit=limit + 1)
     bulk = Bulk()
     with _leftovers_erased(farm, bulk) as planned:
-        looked_at = _plan(farm, found[:limit], planned, bulk)
+        looked_at = _plan(farm, key.permit, found[:limit], planned, bulk)
         with farm.database.transaction() as session:
             allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: it may be revoked by now
             free = retries.lock_many(session, key.tenant_id, [new.retry_of for new in planned if new.retry_of])
@@ -119,7 +121,7 @@ def retry_many(farm: Farm, secret: str, wanted: Filter, *, before: int | None, l
     return bulk
 
 
-def _plan(farm: Farm, found: list[Job], planned: list[NewJob], bulk: Bulk) -> int:
+def _plan(farm: Farm, permit: Permit, found: list[Job], planned: list[NewJob], bulk: Bulk) -> int:
     """Fill ``planned`` until the time for copying is over; how many jobs were looked at, one at least."""
     end = time.monotonic() + COPYING
     for number, old in enumerate(found):
@@ -127,10 +129,10 @@ def _plan(farm: Farm, found: list[Job], planned: list[NewJob], bulk: Bulk) -> in
             return number
         new = uuid4()
         try:
-            queue = route(farm.settings, old.model)
+            queue = route(farm.settings, old.model, permit)
             with all_or_nothing(farm, old.tenant_id, new) if old.render_request.references else nullcontext():
                 planned.append(retries.again(old, new, queue, carry_over(farm.store, old, new)))
-        except (ReferenceGone, NoRoute) as error:
+        except (ReferenceGone, NoRoute, Forbidden) as error:
             bulk.skipped.append((old.uuid, error.code))
     return len(found)
 

@@ -19,6 +19,7 @@ from api.order import Inline, Order, Source, Uploaded
 from api.targets import FIELD, look_up, new_secret, read_target
 from fluxfarm.catalog import find_model
 from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, InvalidReference, NoRoute, Unavailable
+from fluxfarm.licences import Permit
 from fluxfarm.request import RenderRequest
 from fluxfarm.scopes import Scope
 from fluxfarm.settings import Settings
@@ -99,12 +100,14 @@ async def submit(farm: Farm, secret: str, read_order: Callable[[], Order], guard
     return Accepted(await run_in_threadpool(_enter_with_pictures, farm, secret, entered, pictures))
 
 
-def route(settings: Settings, slug: str) -> str:
-    """The queue of those who can render the model.
+def route(settings: Settings, slug: str, permit: Permit) -> str:
+    """The queue of those who can render the model for a tenant with this permit.
 
     Raises:
+        LicenceForbidden, ModelForbidden: the tenant may not; the message names a model that it may render.
         NoRoute: nobody here ever can; the message says why and what to do.
     """
+    permit.check(slug, (source.slug for source in settings.models))
     if any(source.slug in (slug, *find_model(slug).aliases) for source in settings.models):
         return local_queue(slug)
     if not find_model(slug).is_local:
@@ -146,7 +149,7 @@ def _enter(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guar
             return Accepted(first.job, first.status_code)
         order = read_order()
         target = read_target(farm, order.webhook)
-        queue = route(farm.settings, order.request.model)
+        queue = route(farm.settings, order.request.model, key.permit)
         named = {image.id for image in order.images if isinstance(image, Uploaded)}
         rows = references.find(session, key.tenant_id, named).values()
         entry = _Entry(

@@ -31,6 +31,7 @@ from fluxfarm.cli_output import (
     show_record,
     show_table,
 )
+from fluxfarm.cli_tenants import tenants
 from fluxfarm.cli_webhooks import webhooks
 from fluxfarm.client_options import RenderOptions
 from fluxfarm.errors import Conflict, FluxfarmError, InvalidField
@@ -45,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys, name="keys")
+app.add_typer(tenants, name="tenants")
 app.add_typer(webhooks, name="webhooks")
 app.command()(cli_farm.up)
 app.command()(cli_farm.demo)

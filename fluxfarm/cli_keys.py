@@ -9,6 +9,7 @@ import typer
 
 from fluxfarm.cli_options import Json, client_of
 from fluxfarm.cli_output import as_json, say, show, show_json, show_table
+from fluxfarm.client_replies import KeyReply
 
 keys = typer.Typer(help="API keys of the farm.", no_args_is_help=True)
 
@@ -20,12 +21,32 @@ def create_key(
     *,
     scope: Annotated[list[str] | None, typer.Option(help="What it may do. May be repeated.")] = None,
     expires_days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days that it works.")] = None,
+    rate_limit: Annotated[int | None, typer.Option(min=1, help="Calls a minute, if fewer than usual.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="ID", help="For an operator: whose key it is.")] = None,
     json: Json = False,
 ) -> None:
     """Make a key and print it, this once."""
     end = datetime.now(UTC) + timedelta(days=expires_days) if expires_days is not None else None
     with client_of(context) as client:
-        key = client.create_key(name, scopes=scope or (), expires_at=end)
+        key = client.create_key(name, scopes=scope or (), expires_at=end, rate_limit=rate_limit, tenant=tenant)
+    _show_once(key, json=json)
+
+
+@keys.command("rotate")
+def rotate_key(
+    context: typer.Context,
+    key_id: Annotated[str, typer.Argument(metavar="ID")],
+    *,
+    grace: Annotated[int | None, typer.Option(min=0, help="Seconds that the old key still works; a day.")] = None,
+    json: Json = False,
+) -> None:
+    """Make a key like an old one, which works on for a while, and print it, this once."""
+    with client_of(context) as client:
+        key = client.rotate_key(key_id, grace=grace)
+    _show_once(key, json=json)
+
+
+def _show_once(key: KeyReply, *, json: bool) -> None:
     if json:
         show_json(as_json(key))
         return
@@ -45,7 +66,7 @@ def list_keys(context: typer.Context, *, json: Json = False) -> None:
         (
             str(key.id),
             key.prefix,
-            f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "live",
+            _state(key),
             f"{key.expires_at:%Y-%m-%d}" if key.expires_at else "-",
             ", ".join(key.scopes),
             key.name,
@@ -66,3 +87,9 @@ def revoke_key(
         show_json({"revoked": key_id})
     else:
         show(f"{key_id} revoked")
+
+
+def _state(key: KeyReply) -> str:
+    if key.revoked_at:
+        return f"revoked {key.revoked_at:%Y-%m-%d}"
+    return "live" if key.replaced_by is None else f"rotated to {key.replaced_by}"

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 from urllib.parse import quote
 from uuid import UUID
 
 from fluxfarm.airecord import AiRecord
+from fluxfarm.client_access import Access, uuid_of
 from fluxfarm.client_events import JobEvent, parse
 from fluxfarm.client_options import Image, RenderOptions, body_of
 from fluxfarm.client_place import locate, read_settings
 from fluxfarm.client_replies import (
     DeliveryReply,
-    KeyReply,
     ModelReply,
     Page,
     ReferenceReply,
@@ -31,7 +30,7 @@ from fluxfarm.client_replies import (
     read_rows,
 )
 from fluxfarm.client_transport import FIRST_DELAY, LONGEST_DELAY, Transport
-from fluxfarm.errors import Conflict, InvalidField, InvalidReference, LinkExpired, NoRoute, Unavailable
+from fluxfarm.errors import Conflict, InvalidReference, LinkExpired, NoRoute, Unavailable
 from fluxfarm.jobs import JobState
 from fluxfarm.problems import raise_for_record
 from fluxfarm.settings import Settings
@@ -44,7 +43,7 @@ PATIENCE: Final = 1.0  #: seconds that other GETs are repeated when the connecti
 KNOWN: Final = ("ref_", "https://", "http://", "data:")  #: how a reference begins that is not a file
 
 
-class Client:
+class Client(Access):
     """One farm, seen from a program; use it as a context manager, or call ``close``.
 
     Every error is a leaf of ``fluxfarm.errors``: the one that the farm raised, or ``Unavailable`` when no farm answers.
@@ -309,21 +308,6 @@ class Client:
         """Those that render, as they last said of themselves."""
         return read_rows(WorkerReply, self._transport.get("/v1/workers"))
 
-    def keys(self) -> Sequence[KeyReply]:
-        """The tenant's API keys, without their text."""
-        return read_rows(KeyReply, self._transport.get("/v1/keys"))
-
-    def create_key(self, name: str, *, scopes: Sequence[str] = (), expires_at: datetime | None = None) -> KeyReply:
-        """A new key; its text is in ``secret``, this once. Without a time zone ``expires_at`` is local time."""
-        body: dict[str, object] = {"name": name}
-        body |= {"scopes": [*scopes]} if scopes else {}
-        body |= {"expiresAt": expires_at.astimezone().isoformat()} if expires_at is not None else {}
-        return read_reply(KeyReply, self._transport.post("/v1/keys", body))
-
-    def revoke_key(self, key_id: UUID | str) -> None:
-        """Stop a key at once."""
-        self._transport.send("DELETE", f"/v1/keys/{_uuid(key_id)}")
-
     def webhooks(self) -> Sequence[WebhookReply]:
         """The endpoints that are told of the ends of jobs, without their secrets."""
         return read_rows(WebhookReply, self._transport.get("/v1/webhooks"))
@@ -351,12 +335,5 @@ def _content(path: Path) -> bytes:
         raise InvalidReference(f"Cannot read {path}: {reason}.", param="images") from error
 
 
-def _uuid(value: UUID | str) -> UUID:
-    try:
-        return UUID(str(value))
-    except ValueError:
-        raise InvalidField(f"{str(value)[:100]!r} is not a UUID.", param="uuid") from None
-
-
 def _path(uuid: UUID | str) -> str:
-    return f"/v1/jobs/{_uuid(uuid)}"
+    return f"/v1/jobs/{uuid_of(uuid)}"

@@ -56,11 +56,25 @@ class KeyReply(_Reply):
     name: str
     prefix: str = ""
     scopes: list[str] = []
+    rate_limit: int | None = None
+    replaced_by: UUID | None = None
     secret: str | None = None
     created_at: datetime | None = None
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+
+
+class TenantReply(_Reply):
+    """Who shares the farm, and what the operator set for it."""
+
+    id: UUID
+    name: str
+    weight: float = 1
+    commercial: bool = False
+    models: list[str] | None = None
+    max_running: int | None = None
+    rate_limit: int | None = None
 
 
 class WebhookReply(_Reply):

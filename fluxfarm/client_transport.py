@@ -160,6 +160,10 @@ class Transport:
         options["headers"]["idempotency-key"] = _visible(key)
         return self._repeated("POST", path, self.patience, **options)
 
+    def patch(self, path: str, body: Mapping[str, object]) -> httpx.Response:
+        """PATCH of a JSON object, sent once."""
+        return self.send("PATCH", path, content=encode(body), headers={"content-type": "application/json"})
+
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
         """A GET whose body comes bit by bit; a break in it is ``Unavailable`` too."""

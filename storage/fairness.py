@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from uuid import UUID
 
 
@@ -29,6 +30,8 @@ class Tenant:
     weight: float = 1.0
     time: float = 0.0
     campaign_clock: float = 0.0
+    room: float = inf  #: jobs that may start beside those that run
+    ticket_room: float = inf  #: jobs that may get a ticket beside those that run or have one
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,10 +66,22 @@ class Tenant(Base):
     """Who owns jobs, keys and references; tenants never meet."""
 
     __tablename__ = "tenants"
+    __table_args__ = (
+        CheckConstraint("weight > 0", name="weight"),
+        CheckConstraint("max_running > 0 AND rate_limit > 0", name="caps"),
+        CheckConstraint("prompt_days > 0 AND reference_hours > 0 AND result_days > 0", name="retention"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
     name: Mapped[str] = mapped_column(unique=True)
     weight: Mapped[Decimal] = mapped_column(server_default=text("1"))  #: share of the GPUs against other tenants
+    commercial: Mapped[bool] = mapped_column(server_default=text("false"))  #: no weights for non-commercial use
+    models: Mapped[list[str] | None]  #: slugs that it may render; NULL: all
+    max_running: Mapped[int | None]  #: jobs that may render at once; NULL: as its share allows
+    rate_limit: Mapped[int | None]  #: calls a minute of each of its keys; NULL: the farm's setting
+    prompt_days: Mapped[int | None]  #: how long prompts are kept; NULL: until the job is erased
+    reference_hours: Mapped[int | None]
+    result_days: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -77,7 +89,7 @@ class ApiKey(Base):
     """A key of a tenant; only its SHA-256 is kept."""
 
     __tablename__ = "api_keys"
-    __table_args__ = (Index(None, "tenant_id"),)
+    __table_args__ = (Index(None, "tenant_id"), CheckConstraint("rate_limit > 0", name="rate_limit"))
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
@@ -85,6 +97,8 @@ class ApiKey(Base):
     prefix: Mapped[str]  #: the first characters, to tell keys apart
     digest: Mapped[bytes] = mapped_column(unique=True)
     scopes: Mapped[list[str]]
+    rate_limit: Mapped[int | None]  #: calls a minute, where the tenant's are too many
+    replaced_by: Mapped[UUID | None] = mapped_column(ForeignKey("api_keys.id", ondelete="SET NULL"))  #: rotated to
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -181,7 +195,7 @@ class Job(Base):
 
 
 class IdempotencyKey(Base):
-    """What a caller's ``Idempotency-Key`` stands for; it goes with its job, and holds nothing of the body."""
+    """What a caller's ``Idempotency-Key`` stands for: a job, with which it goes, or ids; nothing of the body."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (Index(None, "job_uuid"), Index(None, "expires_at"))
@@ -190,7 +204,8 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[bytes]  #: SHA-256 of the call that came with it first
     holder: Mapped[UUID]  #: the request that works on it: the uuid that its job will have
-    job_uuid: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"))  #: NULL: in flight
+    job_uuid: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"))
+    made: Mapped[dict[str, Any] | None]  #: the ids of what is no job; this and the job NULL: in flight
     status_code: Mapped[int | None] = mapped_column(SmallInteger)  #: of the first reply
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from api.strict import Strict, future, read
 from fluxfarm.airecord import Moment
 from fluxfarm.errors import Forbidden
 from fluxfarm.scopes import Scope
+from storage.records import ApiKey
 from storage.repository import tenants
 from storage.repository.tenants import Caller
 
@@ -51,6 +52,15 @@ class NewKey(Strict):
         description="RFC 3339 with a zone; never when not said.",
         json_schema_extra={"format": "date-time"},
     )
+    rate_limit: int | None = Field(
+        None, alias="rateLimit", ge=1, le=2**31 - 1, description="Calls a minute, if fewer than the tenant's keys have."
+    )
+
+
+class Rotation(Strict):
+    """How to go over to the new key."""
+
+    grace: int = Field(86_400, ge=0, le=30 * 86_400, description="Seconds that the old key still works.")
 
 
 class KeyReply(BaseModel):
@@ -62,6 +72,8 @@ class KeyReply(BaseModel):
     name: str
     prefix: str = Field(description="The first characters of the key.")
     scopes: list[str]
+    rate_limit: int | None = Field(description="Calls a minute; null: as many as the tenant's keys have.")
+    replaced_by: UUID | None = Field(description="The key that it was rotated to.")
     created_at: Moment
     expires_at: Moment | None
     revoked_at: Moment | None
@@ -112,9 +124,30 @@ def create_key(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
         asked = read(NewKey, parse_json(body))
         expires_at = future(asked.expires_at, "expiresAt", datetime.now(UTC))
         _may_grant(caller, asked.scopes)
-        key, text = tenants.create_key(session, caller.tenant_id, asked.name, asked.scopes, expires_at)
-    shown = KeyReply.model_validate(key, from_attributes=True)
-    return reply(FreshKeyReply(**shown.model_dump(), secret=text), 201)
+        made = tenants.create_key(session, caller.tenant_id, asked.name, asked.scopes, expires_at, asked.rate_limit)
+    return reply(fresh(*made), 201)
+
+
+@router.post(
+    "/{id}/rotate",
+    operation_id="rotateKey",
+    status_code=201,
+    responses={201: {"model": FreshKeyReply}, **problems(400, 401, 403, 404, 409, 413, 415)},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Rotation"}}},
+        }
+    },
+)
+def rotate_key(farm: FarmPart, secret: Secret, id: UUID, body: JsonBody) -> Response:  # noqa: A002 - as above
+    """Make a key like an old one, which works on for a while: put the new one in place, and nothing stands still."""
+    with farm.database.transaction() as session:
+        caller = allowed(tenants.authenticate(session, secret), Scope.ADMIN)
+        asked = read(Rotation, parse_json(body))
+        _may_grant(caller, tenants.read_key(session, caller.tenant_id, id).scopes)
+        made = tenants.rotate_key(session, caller.tenant_id, id, timedelta(seconds=asked.grace))
+    return reply(fresh(*made), 201)
 
 
 @router.delete(
@@ -130,6 +163,12 @@ def revoke_key(farm: FarmPart, secret: Secret, id: UUID) -> Response:  # noqa: A
         _may_grant(caller, tenants.read_key(session, caller.tenant_id, id).scopes)
         tenants.revoke_key(session, caller.tenant_id, id)
     return Response(status_code=204)
+
+
+def fresh(key: ApiKey, text: str) -> FreshKeyReply:
+    """A key with its text."""
+    shown = KeyReply.model_validate(key, from_attributes=True)
+    return FreshKeyReply(**shown.model_dump(), secret=text)
 
 
 def _may_grant(caller: Caller, scopes: Iterable[str]) -> None:

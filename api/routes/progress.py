@@ -89,6 +89,7 @@ def explain_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
         job = jobs.read(session, key.tenant_id, uuid)
         standing = explain.standing(session, job) if job.status is JobState.QUEUED else None
+        cap = explain.reached_cap(session, job) if job.status is JobState.QUEUED else None
         able = sum(job.queue in worker.queues for worker in workers.alive(session))
         eta = explain.expected_end(session, job, standing, able)
     place = None if standing is None else standing.before
@@ -96,7 +97,7 @@ def explain_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
         Explanation(
             uuid=uuid,
             status=job.status,
-            reason=_reason(job, place, able),
+            reason=_reason(job, place, able, cap),
             queue=job.queue,
             place=place,
             workers=able,
@@ -106,7 +107,7 @@ def explain_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     )
 
 
-def _reason(job: Job, place: int | None, able: int) -> str:
+def _reason(job: Job, place: int | None, able: int, cap: int | None) -> str:
     attempt = job.attempts[-1] if job.attempts else None
     match job.status:
         case JobState.RUNNING:
@@ -117,15 +118,17 @@ def _reason(job: Job, place: int | None, able: int) -> str:
         case JobState.FAILED | JobState.CANCELED:
             return job.problem.message if job.problem is not None else f"The job is {job.status}."
         case JobState.QUEUED:
-            return _why_it_waits(job, place, able)
+            return _why_it_waits(job, place, able, cap)
 
 
-def _why_it_waits(job: Job, place: int | None, able: int) -> str:
+def _why_it_waits(job: Job, place: int | None, able: int, cap: int | None) -> str:
     if job.run_after is not None:
         error = f" ({job.problem.message})" if job.problem is not None else ""
         return f"Attempt {job.attempt} failed{error}; the job is tried again at {job.run_after:%Y-%m-%d %H:%M:%S} UTC."
     if not able:
         return f"No live worker renders {job.model}; the job waits until one starts."
+    if cap is not None:
+        return f"The tenant has {cap} running, which is its cap; the job takes its turn when one of them is over."
     if place is None:
         return "The job does not stand in line any more: its deadline has passed, or a worker is taking it just now."
     if not place:

@@ -51,7 +51,7 @@ class Skipped(BaseModel):
     """A job that cannot be tried again as it stands."""
 
     job: UUID
-    code: str = Field(description="Why: `reference_gone` or `no_route`.")
+    code: str = Field(description="Why: `reference_gone`, `no_route`, `licence_forbidden` or `model_forbidden`.")
 
 
 class RetriedMany(BaseModel):

@@ -15,6 +15,8 @@ FluxfarmError
 ├── Unauthorized               401  invalid_api_key        no key, a wrong, expired or revoked one
 ├── BudgetExceeded             402  budget_exceeded        estimated at more than a budget has left
 ├── Forbidden                  403  forbidden              the key lacks the scope; a link was altered
+│   ├── LicenceForbidden       403  licence_forbidden      non-commercial weights for a commercial tenant
+│   ├── ModelForbidden         403  model_forbidden        a model that is not among the tenant's
 │   └── LinkExpired            403  link_expired           the presigned link is past its time
 ├── NotFound                   404  not_found              no such thing for this tenant
 │   └── ModelNotFound          404  model_not_found        the catalogue does not know this model
@@ -75,9 +77,11 @@ from fluxfarm.errors.calls import (
     InvalidPrompt,
     InvalidReference,
     InvalidSize,
+    LicenceForbidden,
     LinkExpired,
     MalformedBody,
     MethodNotAllowed,
+    ModelForbidden,
     ModelNotFound,
     NoRoute,
     NotFound,
@@ -137,9 +141,11 @@ __all__ = [
     "InvalidReference",
     "InvalidSize",
     "LeaseLost",
+    "LicenceForbidden",
     "LinkExpired",
     "MalformedBody",
     "MethodNotAllowed",
+    "ModelForbidden",
     "ModelNotFound",
     "ModelUnavailable",
     "Moderated",

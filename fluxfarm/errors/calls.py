@@ -99,6 +99,18 @@ class LinkExpired(Forbidden):
     code = "link_expired"
 
 
+class LicenceForbidden(Forbidden):
+    """The weights are for non-commercial use, and the tenant is a commercial one."""
+
+    code = "licence_forbidden"
+
+
+class ModelForbidden(Forbidden):
+    """The model is not among those of the tenant."""
+
+    code = "model_forbidden"
+
+
 class NotFound(FluxfarmError):
     """No such thing for this tenant; somebody else's counts as no such thing."""
 

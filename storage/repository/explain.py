@@ -26,6 +26,13 @@ END: Final = text(
               FROM jobs WHERE queue = :queue AND status = 'RUNNING') AS running
     """
 )
+CAP: Final = text(
+    """
+    SELECT max_running FROM tenants
+     WHERE id = :tenant_id
+       AND max_running <= (SELECT count(*) FROM jobs WHERE status = 'RUNNING' AND tenant_id = :tenant_id)
+    """
+)
 COUNTED: Final = 1_000  #: the place is not counted further, so that the answer is quick behind a million jobs
 
 
@@ -61,6 +68,12 @@ def standing(session: Session, job: Job) -> Standing | None:
         clock = fairness.advance(flows, clock)
         before, total = before + 1, total + seconds
     return Standing(before, total) if before == COUNTED else None
+
+
+def reached_cap(session: Session, job: Job) -> int | None:
+    """The cap of the job's tenant on running jobs, if so many run now."""
+    cap: int | None = session.scalar(CAP, {"tenant_id": job.tenant_id})
+    return cap
 
 
 def expected_end(session: Session, job: Job, place: Standing | None, workers: int) -> datetime | None:

@@ -7,6 +7,8 @@ probe of the index ``ix_jobs_ready`` (a loose index scan).
 from __future__ import annotations
 
 from collections import deque
+from math import inf
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import func, or_, select, text
@@ -33,12 +35,21 @@ FLOWS = text(
     )
     SELECT flows.lane, flows.tenant_id, flows.campaign, tenants.weight,
            coalesce(mine.time, 0) AS tenant_time, coalesce(mine.campaign_clock, 0) AS campaign_clock,
-           coalesce(its.time, 0) AS campaign_time
+           coalesce(its.time, 0) AS campaign_time,
+           tenants.max_running - running.count AS room,
+           tenants.max_running - running.count - ticketed.count AS ticket_room
       FROM flows
       JOIN tenants ON tenants.id = flows.tenant_id
       LEFT JOIN tenant_shares AS mine ON mine.queue = :queue AND mine.tenant_id = flows.tenant_id
       LEFT JOIN campaign_shares AS its
              ON its.queue = :queue AND its.tenant_id = flows.tenant_id AND its.campaign = flows.campaign
+      LEFT JOIN LATERAL (
+          SELECT count(*) FROM jobs WHERE status = 'RUNNING' AND tenant_id = tenants.id
+      ) AS running ON tenants.max_running IS NOT NULL
+      LEFT JOIN LATERAL (
+          SELECT count(*) FROM jobs
+           WHERE status = 'QUEUED' AND dispatched_at IS NOT NULL AND tenant_id = tenants.id
+      ) AS ticketed ON tenants.max_running IS NOT NULL
     """
 )
 
@@ -60,14 +71,26 @@ KEEP = text(
 )
 
 
+#: a tenant with a cap is counted by one claim at a time, whatever its queue; in one order, so that none deadlocks
+LOCK_CAPPED: Final = text("SELECT FROM tenants WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE")
+
+
 def waiting_flows(session: Session, queue: str) -> list[Flow]:
-    """The lines in which jobs of a queue wait, with what their owners were given."""
+    """The lines in which jobs of a queue wait, with what their owners were given and may have running."""
     tenants: dict[UUID, Tenant] = {}
     campaigns: dict[tuple[UUID, str], Campaign] = {}
     flows = []
     for row in session.execute(FLOWS, {"queue": queue}):
         tenant = tenants.setdefault(
-            row.tenant_id, Tenant(row.tenant_id, float(row.weight), row.tenant_time, row.campaign_clock)
+            row.tenant_id,
+            Tenant(
+                row.tenant_id,
+                float(row.weight),
+                row.tenant_time,
+                row.campaign_clock,
+                room=inf if row.room is None else row.room,
+                ticket_room=inf if row.ticket_room is None else row.ticket_room,
+            ),
         )
         campaign = campaigns.setdefault((row.tenant_id, row.campaign), Campaign(row.campaign, row.campaign_time))
         flows.append(Flow(row.lane, tenant, campaign))
@@ -116,7 +139,9 @@ class Turn:
         self._session = session
         self._queue = queue
         clock = _lock_clock(session, queue)
-        self._flows = waiting_flows(session, queue)
+        flows = _counted_flows(session, queue)
+        self._flows = [flow for flow in flows if flow.tenant.room > 0]
+        self.holds_back = len(self._flows) < len(flows)  #: a tenant has as many jobs running as it may
         self._clock = fairness.advance(self._flows, clock)
 
     def flow(self) -> Flow | None:
@@ -145,9 +170,19 @@ class Turn:
         )
 
 
+def _counted_flows(session: Session, queue: str) -> list[Flow]:
+    """The flows for a claim: tenants with a cap stay locked until the transaction ends, so that their count holds."""
+    flows = waiting_flows(session, queue)
+    capped = {flow.tenant.id for flow in flows if flow.tenant.room < inf}
+    if capped:
+        session.execute(LOCK_CAPPED, {"ids": list(capped)})
+        flows = waiting_flows(session, queue)  # what others started meanwhile counts
+    return flows
+
+
 def upcoming(session: Session, queue: str, count: int) -> list[UUID]:
     """The next ``count`` jobs that have no ticket, in the order of their turns; locked, not charged."""
-    flows = waiting_flows(session, queue)
+    flows = [flow for flow in waiting_flows(session, queue) if flow.tenant.ticket_room > 0]
     clock = fairness.advance(flows, read_clock(session, queue))
     heads: dict[int, deque[tuple[UUID, float]]] = {}
     chosen: list[UUID] = []
@@ -161,5 +196,8 @@ def upcoming(session: Session, queue: str, count: int) -> list[UUID]:
         uuid, seconds = line.popleft()
         fairness.charge(flow, flows, clock, seconds)
         chosen.append(uuid)
+        flow.tenant.ticket_room -= 1
+        if flow.tenant.ticket_room <= 0:
+            flows = [other for other in flows if other.tenant is not flow.tenant]
         clock = fairness.advance(flows, clock)
     return chosen

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy import Integer, bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from fluxfarm.errors import NotFound, Unauthorized
+from fluxfarm.errors import Conflict, NotFound, Unauthorized
+from fluxfarm.licences import Permit
 from storage import keys
 from storage.records import ApiKey, Tenant
 
@@ -27,13 +28,29 @@ class Caller:
     tenant_id: UUID
     scopes: list[str]
     last_used_at: datetime | None
+    commercial: bool
+    models: list[str] | None
+
+    @property
+    def permit(self) -> Permit:
+        """What its tenant may render."""
+        return Permit(self.commercial, None if self.models is None else frozenset(self.models))
 
 
 #: made once: building a statement costs more than sending it, and every call of the API sends this one
-LIVE_KEY: Final = select(ApiKey.id, ApiKey.tenant_id, ApiKey.scopes, ApiKey.last_used_at).where(
-    ApiKey.digest == bindparam("digest"),
-    ApiKey.revoked_at.is_(None),
-    ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now()),
+LIVE_KEY: Final = (
+    select(ApiKey.id, ApiKey.tenant_id, ApiKey.scopes, ApiKey.last_used_at, Tenant.commercial, Tenant.models)
+    .join(Tenant, Tenant.id == ApiKey.tenant_id)
+    .where(
+        ApiKey.digest == bindparam("digest"),
+        ApiKey.revoked_at.is_(None),
+        ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now()),
+    )
+)
+RATE: Final = (
+    select(func.least(ApiKey.rate_limit, func.coalesce(Tenant.rate_limit, bindparam("usual", type_=Integer))))
+    .join(Tenant, Tenant.id == ApiKey.tenant_id)
+    .where(ApiKey.digest == bindparam("digest"))
 )
 
 
@@ -49,7 +66,12 @@ def find_tenant(session: Session, name: str) -> Tenant | None:
 
 
 def create_key(
-    session: Session, tenant_id: UUID, name: str, scopes: Iterable[str], expires_at: datetime | None = None
+    session: Session,
+    tenant_id: UUID,
+    name: str,
+    scopes: Iterable[str],
+    expires_at: datetime | None = None,
+    rate_limit: int | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key of the tenant, and its text, which is not kept."""
     secret = keys.make_key()
@@ -60,6 +82,7 @@ def create_key(
         digest=keys.digest(secret),
         scopes=list(dict.fromkeys(str(scope) for scope in scopes)),
         expires_at=expires_at,
+        rate_limit=rate_limit,
     )
     session.add(key)
     session.flush()
@@ -82,6 +105,14 @@ def authenticate(session: Session, secret: str | None) -> Caller:
     if caller.last_used_at is None or caller.last_used_at < datetime.now(UTC) - timedelta(minutes=1):
         note_use(session, caller.id)
     return caller
+
+
+def rate_limit(session: Session, digest: bytes, usual: int | None) -> int | None:
+    """Calls a minute of the key: the tenant's or the ``usual`` ones, or the key's own if they are fewer.
+
+    None: no limit, or no such key.
+    """
+    return session.scalar(RATE, {"digest": digest, "usual": usual})
 
 
 def note_use(session: Session, key_id: UUID) -> None:
@@ -124,3 +155,30 @@ def revoke_key(session: Session, tenant_id: UUID, key_id: UUID) -> ApiKey:
         session.execute(update(ApiKey).where(ApiKey.id == key_id).values(revoked_at=func.now()))
         session.refresh(key)
     return key
+
+
+def rotate_key(session: Session, tenant_id: UUID, key_id: UUID, grace: timedelta) -> tuple[ApiKey, str]:
+    """A new key with the name, scopes and limits of an old one, and its text; the old one works for ``grace`` more.
+
+    A key with an end gets a successor that lives as long as it was meant to.
+
+    Raises:
+        NotFound: no such key of this tenant.
+        Conflict: it is revoked, expired or was rotated before.
+    """
+    old = session.scalars(
+        select(ApiKey).where(ApiKey.tenant_id == tenant_id, ApiKey.id == key_id).with_for_update()
+    ).one_or_none()
+    if old is None:
+        raise NotFound(f"There is no key {key_id}.")
+    now: datetime = session.scalar(select(func.now()))  # type: ignore[assignment]
+    if old.replaced_by is not None:
+        raise Conflict(f"Key {key_id} was rotated before; rotate {old.replaced_by} instead.")
+    if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+        raise Conflict(f"Key {key_id} is over; make a new one.")
+    end = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+    key, secret = create_key(session, tenant_id, old.name, old.scopes, end, old.rate_limit)
+    last = now + grace
+    old.replaced_by, old.expires_at = key.id, last if old.expires_at is None else min(last, old.expires_at)
+    session.flush()
+    return key, secret

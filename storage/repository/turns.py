@@ -105,7 +105,7 @@ def claim(session: Session, uuid: UUID, claimant: Claimant) -> Claim | None:
 
 
 def take_turn(session: Session, queue: str, ticket: UUID, claimant: Claimant) -> Claim | None:
-    """Claim the job whose turn it is on the queue; None: nothing waits.
+    """Claim the job whose turn it is on the queue; None: nothing waits, or only what its tenant's cap holds back.
 
     A ticket is leave to take one job, most often the one that it names: what became more urgent since it was sent
     goes first, so that nobody waits longer than for the render in progress.
@@ -120,6 +120,8 @@ def take_turn(session: Session, queue: str, ticket: UUID, claimant: Claimant) ->
         if not row.was_dispatched:
             dispatch.return_ticket(session, queue, ticket)
         return _claim(row)
+    if turn.holds_back:
+        dispatch.return_ticket(session, queue, ticket)
     return None
 
 

@@ -259,6 +259,35 @@ def test_keys_are_made_listed_and_revoked(farm: StubFarm, shell: Shell) -> None:
     assert shell("keys", "revoke", str(KEY_ROW["id"])).code == 0
 
 
+def test_a_key_is_rotated(farm: StubFarm, shell: Shell) -> None:
+    secret = "ff_live_" + "s" * 36
+    farm.next("POST", f"/v1/keys/{KEY_ROW['id']}/rotate", json_reply(KEY_ROW | {"secret": secret}, 201))
+    assert shell("keys", "rotate", str(KEY_ROW["id"]), "--grace", "60").out == secret + "\n"
+    assert farm.seen("POST", f"/v1/keys/{KEY_ROW['id']}/rotate")[0].json == {"grace": 60}
+
+
+def test_tenants_are_made_listed_changed_and_get_a_key(farm: StubFarm, shell: Shell) -> None:
+    row = {"id": str(uuid4()), "name": "agency", "weight": 0.5, "models": None, "maxRunning": 2, "commercial": True}
+    farm.next("POST", "/v1/tenants", json_reply(row, 201))
+    wanted = ("--weight", "0.5", "--commercial", "--max-running", "2", "--prompt-days", "30", "--model", "flux-2-dev")
+    assert shell("tenants", "create", "agency", *wanted).out == f"{row['id']}\n"
+    assert farm.seen("POST", "/v1/tenants")[0].json == {
+        "name": "agency",
+        "weight": 0.5,
+        "commercial": True,
+        "maxRunning": 2,
+        "models": ["flux-2-dev"],
+        "retention": {"promptDays": 30},
+    }
+    farm.next("PATCH", f"/v1/tenants/{row['id']}", json_reply(row))
+    assert shell("tenants", "set", str(row["id"]), "--max-running", "0", "--model", "all", "--json").json == row
+    assert farm.seen("PATCH", f"/v1/tenants/{row['id']}")[0].json == {"maxRunning": None, "models": None}
+    farm.next("GET", "/v1/tenants", json_reply({"data": [row]}))
+    assert shell("tenants", "list").out == f"{row['id']}\t0.5\t2\t-\tcommercial\tall\tagency\n"
+    farm.next("POST", f"/v1/tenants/{row['id']}/keys", json_reply(KEY_ROW | {"secret": "ff_live_x"}, 201))
+    assert shell("keys", "create", "shop", "--tenant", str(row["id"])).out == "ff_live_x\n"
+
+
 def test_webhooks_are_made_listed_and_replayed(farm: StubFarm, shell: Shell) -> None:
     row = {"id": "wh_1", "url": "https://shop.example.com/hook", "disabledAt": None}
     farm.next("POST", "/v1/webhooks", json_reply(row | {"secret": "whsec_c2VjcmV0"}, 201))
@@ -369,7 +398,7 @@ def test_retry_failed_sends_what_narrows_it_and_tells_what_it_made(farm: StubFar
     farm.next("POST", "/v1/jobs/retry", json_reply(skipped, 202), json_reply(skipped, 202))
     assert shell("retry", "--failed").err == f"{old[0].uuid} cannot be retried: reference_gone\n0 retried\n"
     told = shell("retry", "--failed", "--json").json
-    assert (told["retried"], told["render"], told["skipped"]) == (0, [], skipped["skipped"])
+    assert (told["retried"], told["jobs"], told["skipped"]) == (0, [], skipped["skipped"])
 
 
 @pytest.mark.parametrize("words", [(), ("--failed", str(uuid4())), ("--error", "x"), (str(uuid4()), "--tag", "x")])

@@ -1,0 +1,200 @@
+"""Tenants: what each may and gets; the operator's part of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from api.auth import Secret, allowed
+from api.bodies import JsonBody, parse_json
+from api.errors import problems
+from api.farm import FarmPart
+from api.replies import reply
+from api.routes.keys import FreshKeyReply, NewKey, fresh
+from api.strict import Strict, future, read
+from fluxfarm.airecord import Moment
+from fluxfarm.catalog import find_model
+from fluxfarm.scopes import Scope
+from storage.records import Tenant
+from storage.repository import policies, tenants
+
+MOST: Final = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Weight = Annotated[float, Field(ge=0.001, le=1000)]
+Models = Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=100)]
+
+router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
+
+EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "agency": {
+        "summary": "A commercial tenant with half a share and two jobs at a time",
+        "value": {
+            "name": "agency",
+            "weight": 0.5,
+            "commercial": True,
+            "maxRunning": 2,
+            "retention": {"promptDays": 30},
+        },
+    }
+}
+FIRST_KEY: Final = {"first": {"summary": "A key", "value": {"name": "first", "scopes": ["admin", "render", "read"]}}}
+
+
+class _Asked(Strict):
+    model_config = ConfigDict(alias_generator=to_camel)
+
+
+class Retention(_Asked):
+    """How long things are kept; null: until they are erased."""
+
+    prompt_days: Count | None = None
+    reference_hours: Count | None = None
+    result_days: Count | None = None
+
+
+class TenantChange(_Asked):
+    """What to change; what is not named stays, null lifts a limit."""
+
+    weight: Weight = Field(1, description="Share of the GPUs against the other tenants.")
+    commercial: bool = Field(False, description="It renders for business: no weights for non-commercial use.")
+    models: Models | None = Field(None, description="Models that it may render, by slug or alias; null: all.")
+    max_running: Count | None = Field(None, description="Jobs that may render at once; the others wait.")
+    rate_limit: Count | None = Field(None, description="Calls a minute of each of its keys; null: the farm's setting.")
+    retention: Retention = Field(Retention())
+
+
+class NewTenant(TenantChange):
+    """A tenant to make."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, from_attributes=True)
+
+
+class RetentionReply(_Told):
+    """How long things are kept; null: until they are erased."""
+
+    prompt_days: int | None
+    reference_hours: int | None
+    result_days: int | None
+
+
+class TenantReply(_Told):
+    """A tenant."""
+
+    id: UUID
+    name: str
+    weight: float
+    commercial: bool
+    models: list[str] | None
+    max_running: int | None
+    rate_limit: int | None
+    retention: RetentionReply
+    created_at: Moment
+
+
+class TenantList(BaseModel):
+    """Every tenant, by name."""
+
+    data: list[TenantReply]
+
+
+def _body(model: type[Strict], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    content |= {"examples": examples} if examples else {}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+@router.get("", operation_id="listTenants", responses={200: {"model": TenantList}, **problems(401, 403)})
+def list_tenants(farm: FarmPart, secret: Secret) -> Response:
+    """List the tenants."""
+    with farm.database.transaction() as session:
+        allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
+        found = [_told(tenant) for tenant in policies.list_all(session)]
+    return reply(TenantList(data=found))
+
+
+@router.post(
+    "",
+    operation_id="createTenant",
+    status_code=201,
+    responses={201: {"model": TenantReply}, **problems(400, 401, 403, 404, 409, 413, 415)},
+    openapi_extra=_body(NewTenant, EXAMPLES),
+)
+def create_tenant(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
+    """Make a tenant; `POST /v1/tenants/{tenant}/keys` gives it a key."""
+    with farm.database.transaction() as session:
+        allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
+        asked = read(NewTenant, parse_json(body))
+        made = _told(policies.create(session, {"name": asked.name, **_columns(asked)}))
+    return reply(made, 201)
+
+
+@router.get("/{tenant}", operation_id="readTenant", responses={200: {"model": TenantReply}, **problems(401, 403, 404)})
+def read_tenant(farm: FarmPart, secret: Secret, tenant: UUID) -> Response:
+    """Read a tenant."""
+    with farm.database.transaction() as session:
+        allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
+        found = _told(policies.read(session, tenant))
+    return reply(found)
+
+
+@router.patch(
+    "/{tenant}",
+    operation_id="changeTenant",
+    responses={200: {"model": TenantReply}, **problems(400, 401, 403, 404, 413, 415)},
+    openapi_extra=_body(TenantChange),
+)
+def change_tenant(farm: FarmPart, secret: Secret, tenant: UUID, body: JsonBody) -> Response:
+    """Change a tenant.
+
+    Jobs that run go on, and jobs that wait keep their place; a new rate holds within a minute.
+    """
+    with farm.database.transaction() as session:
+        allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
+        asked = read(TenantChange, parse_json(body))
+        changed = _told(policies.change(session, tenant, _columns(asked)))
+    return reply(changed)
+
+
+@router.post(
+    "/{tenant}/keys",
+    operation_id="createTenantKey",
+    status_code=201,
+    responses={201: {"model": FreshKeyReply}, **problems(400, 401, 403, 404, 413, 415)},
+    openapi_extra=_body(NewKey, FIRST_KEY),
+)
+def create_tenant_key(farm: FarmPart, secret: Secret, tenant: UUID, body: JsonBody) -> Response:
+    """Make a key of a tenant, most often the first one, with the scope `admin`, which makes the others."""
+    with farm.database.transaction() as session:
+        allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
+        asked = read(NewKey, parse_json(body))
+        expires_at = future(asked.expires_at, "expiresAt", datetime.now(UTC))
+        policies.read(session, tenant)
+        made = tenants.create_key(session, tenant, asked.name, asked.scopes, expires_at, asked.rate_limit)
+    return reply(fresh(*made), 201)
+
+
+def _columns(asked: TenantChange) -> dict[str, Any]:
+    """The columns that were named."""
+    values = {name: getattr(asked, name) for name in asked.model_fields_set - {"name", "retention"}}
+    values |= {name: getattr(asked.retention, name) for name in asked.retention.model_fields_set}
+    if "weight" in values:
+        values["weight"] = Decimal(str(asked.weight))
+    if asked.models is not None:
+        values["models"] = list(dict.fromkeys(find_model(name).slug for name in asked.models))
+    return values
+
+
+def _told(tenant: Tenant) -> TenantReply:
+    columns = {name: getattr(tenant, name) for name in TenantReply.model_fields if name != "retention"}
+    return TenantReply(**columns, retention=RetentionReply.model_validate(tenant))
