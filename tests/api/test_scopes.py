@@ -14,7 +14,7 @@ from storage.records import Tenant
 from storage.repository import tenants
 from tests.api.operations import operations
 
-OPEN = {"GET /healthz", "GET /readyz", "GET /objects/{key}"}  # probes, and a link that is its own permission
+OPEN = {"GET /healthz", "GET /readyz", "GET /metrics", "GET /objects/{key}"}  # probes, and links that are a permission
 
 
 @pytest.fixture
