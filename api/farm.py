@@ -19,8 +19,10 @@ from storage.database import Database
 from storage.dispatcher import Dispatcher
 from storage.notifier import Notifier
 from storage.objects import HASTY, ObjectStore, make_store
+from storage.provenance import Provenance
 from storage.queue import Queue
 from storage.sealing import Sealer
+from storage.signing_identity import identity
 
 PICTURE_THREADS: Final = 8  #: requests that fetch or redraw pictures at once; the other threads stay free for the rest
 FETCH_SECONDS: Final = 10.0  #: for one reference URL, from the DNS query to the last byte
@@ -42,6 +44,7 @@ class Farm:
     store: ObjectStore
     changes: Changes
     metrics: Metrics
+    provenance: Provenance  #: reads what pictures say of their making
     fetch: Fetch  #: the picture behind a stranger's URL
     pictures: CapacityLimiter  #: threads for what may take seconds: fetching and redrawing pictures
 
@@ -61,6 +64,7 @@ class Farm:
             store=make_store(settings, HASTY),
             changes=Changes(settings.database_url),
             metrics=Metrics(database),
+            provenance=Provenance(identity(settings)),
             fetch=fetch or partial(fetch_picture, settings),
             pictures=CapacityLimiter(PICTURE_THREADS),
         )

@@ -25,6 +25,7 @@ from api.routes import (
     models,
     objects,
     progress,
+    provenance,
     references,
     retries,
     tenants,
@@ -48,6 +49,7 @@ ROUTERS = (
     webhooks,
     keys,
     tenants,
+    provenance,
     health,
     metrics,
 )

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from fluxfarm import __version__, cli_farm, cli_render, cli_retry
+from fluxfarm import __version__, cli_farm, cli_render, cli_retry, cli_verify
 from fluxfarm.cli_keys import keys
 from fluxfarm.cli_options import Force, Json, Output, Place, Uuid, client_of
 from fluxfarm.cli_output import (
@@ -51,6 +51,7 @@ app.add_typer(webhooks, name="webhooks")
 app.command()(cli_farm.up)
 app.command()(cli_farm.demo)
 app.command()(cli_farm.doctor)
+app.command()(cli_verify.verify)
 
 
 def _version(*, wanted: bool) -> None:

@@ -22,6 +22,7 @@ from fluxfarm.client_replies import (
     Rendered,
     RetriedReply,
     SkippedJob,
+    VerifyReply,
     WebhookReply,
     WorkerReply,
     read_page,
@@ -130,6 +131,17 @@ class Client(Access):
         content = image if isinstance(image, bytes) else _content(image)
         files = {"file": ("reference", content, "application/octet-stream")}
         return read_reply(ReferenceReply, self._transport.send("POST", "/v1/references", files=files))
+
+    def verify(self, image: Path | bytes) -> VerifyReply:
+        """Where a picture comes from, by its signed manifest, and whether it was changed since.
+
+        Raises:
+            InvalidReference: the file cannot be read.
+            UnsupportedMediaType: it is no picture of a format that the farm makes.
+        """
+        content = image if isinstance(image, bytes) else _content(image)
+        files = {"file": ("picture", content, "application/octet-stream")}
+        return read_reply(VerifyReply, self._transport.send("POST", "/v1/verify", files=files))
 
     def default_model(self) -> str:
         """The first model that a worker of the farm renders now, else the first that the farm is set up for.

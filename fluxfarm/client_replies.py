@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import httpx
@@ -103,6 +103,18 @@ class ReferenceReply(_Reply):
     id: str
     width: int | None = None
     height: int | None = None
+
+
+class VerifyReply(_Reply):
+    """What a picture says of its making; ``job`` made this very file."""
+
+    verdict: Literal["made_here", "signed_elsewhere", "changed", "unsigned"]
+    generator: str | None = None
+    model: str | None = None
+    source_type: str | None = None
+    signed_by: str | None = None
+    problems: list[str] = []
+    job: UUID | None = None
 
 
 class SkippedJob(_Reply):

@@ -187,6 +187,18 @@ class Settings(BaseSettings):
         description="Tickets per queue at the broker, as a multiple of the live slots; the rest waits in Postgres.",
     )
 
+    provenance: Literal["c2pa", "xmp"] = Field(
+        "c2pa",
+        alias="FLUXFARM_PROVENANCE",
+        description="`c2pa` signs that a picture is AI-made, `xmp` only says so, unsigned.",
+    )
+    c2pa_certificate: Path | None = Field(
+        None,
+        alias="C2PA_CERTIFICATE",
+        description="PEM file: signing certificate (ES256) and chain. Empty: a development one in the data folder.",
+    )
+    c2pa_key: Path | None = Field(None, alias="C2PA_KEY", description="PEM file: its private key, without a password.")
+
     # --- the farm around it --------------------------------------------------------------------------------------
     flower_port: int = Field(
         5555, alias="FLUXFARM_FLOWER_PORT", ge=0, le=65535, description="Port of Flower; 0 takes a free one."

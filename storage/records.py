@@ -244,6 +244,7 @@ class Image(Base):
     """One picture of a job that succeeded."""
 
     __tablename__ = "images"
+    __table_args__ = (Index(None, "sha256"),)
 
     job_uuid: Mapped[UUID] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"), primary_key=True)
     n: Mapped[int] = mapped_column(primary_key=True)

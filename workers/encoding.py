@@ -27,9 +27,9 @@ from typing import Final
 from PIL import ExifTags, Image, PngImagePlugin
 
 from fluxfarm.errors import InvalidField, RenderFailed
+from storage.provenance import SOURCE_TYPE
 
 SOFTWARE: Final = "Fluxfarm"
-SOURCE_TYPE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 #: IPTC Photo Metadata 2023.1, "Digital Source Type"; the packet wrapper is from the XMP specification, part 1.
 XMP: Final = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -45,6 +45,9 @@ LOSSLESS: Final = 100  #: quality at which WebP loses nothing
 QUALITY_FORMATS: Final = frozenset({"jpeg", "webp", "avif"})  #: PNG and GIF ignore the quality
 #: XMP specification, part 3, "GIF": a decoder that skips sub-blocks falls off this ramp at the end of the packet.
 _GIF_RAMP: Final = b"\x01" + bytes(range(255, -1, -1)) + b"\x00"
+
+
+Sign = Callable[[bytes, str], bytes]  #: a file and its content type to the signed file
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +76,14 @@ def centre_crop(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def encode(image: Image.Image, *, output_format: str, quality: int, width: int, height: int) -> Encoded:
+def encode(
+    image: Image.Image, *, output_format: str, quality: int, width: int, height: int, sign: Sign | None = None
+) -> Encoded:
     """Crop to ``width`` x ``height``, encode and mark as AI-made; nothing else that the picture carries is written.
 
-    The same pixels and arguments give the same bytes with the same versions of the libraries. ``quality`` is 0 to 100;
-    PNG and GIF ignore it (``QUALITY_FORMATS``), WebP is lossless at 100. GIF has 256 colours.
+    ``sign`` comes last and gets the whole file. Without it the same pixels and arguments give the same bytes with the
+    same versions of the libraries; a signature differs each time. ``quality`` is 0 to 100; PNG and GIF ignore it
+    (``QUALITY_FORMATS``), WebP is lossless at 100. GIF has 256 colours.
 
     Raises:
         InvalidField: the format is none of ``CODECS``, or the quality is out of its range.
@@ -94,6 +100,8 @@ def encode(image: Image.Image, *, output_format: str, quality: int, width: int, 
         body = codec.write(picture, quality)
     except (OSError, ValueError) as error:
         raise RenderFailed(f"{width}x{height} cannot be written as {output_format}: {error}.") from error
+    if sign is not None:
+        body = sign(body, codec.content_type)
     digest = hashlib.sha256(body).hexdigest()
     return Encoded(body, codec.content_type, codec.extension, width, height, digest)
 

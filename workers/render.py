@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
@@ -170,6 +171,7 @@ def _put(worker: RenderWorker, held: Held, n: int, picture: Pillow.Image, timing
         quality=request.output_quality,
         width=request.width,
         height=request.height,
+        sign=None if worker.provenance is None else partial(worker.provenance.sign, model=request.model),
     )
     encoded_at = time.perf_counter()
     key = object_key(claim.tenant_id, claim.uuid, claim.attempt, n, encoded.extension)

@@ -17,6 +17,7 @@ from storage.database import Database
 from storage.dispatcher import Dispatcher
 from storage.notifier import Notifier
 from storage.objects import ObjectStore, make_store
+from storage.provenance import open_provenance
 from storage.queue import Queue
 from storage.records import Worker
 from storage.repository import workers
@@ -47,6 +48,7 @@ class RenderWorker:
         self.queue = Queue(settings)
         self.dispatcher = Dispatcher(self.database, self.queue, window=settings.window)
         self.notifier = Notifier(self.database, self.queue)
+        self.provenance = open_provenance(settings)
         self.provider = LocalProvider(settings, queues)
         self.leases = LeaseKeeper(
             self.database, lease=settings.lease, renewal=settings.lease_renewal, beat=self._heartbeat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,7 @@ class Hand:
                 "height": 64,
                 "content_type": "image/png",
                 "size_bytes": len(content),
-                "sha256": "0" * 64,
+                "sha256": hashlib.sha256(content).hexdigest(),
             }
             for n, (key, content) in enumerate(zip(keys, found, strict=True))
         ]

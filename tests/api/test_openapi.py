@@ -75,6 +75,7 @@ def test_every_call_of_the_contract_is_there(described: dict[str, Any]) -> None:
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",
+        "POST /v1/verify",
     }
 
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import ExifTags, Image, ImageChops, ImageFile, ImageStat
 
 from fluxfarm.errors import InvalidField, RenderFailed
-from workers.encoding import CODECS, SOFTWARE, SOURCE_TYPE, Encoded, centre_crop, encode
+from storage.provenance import SOURCE_TYPE
+from workers.encoding import CODECS, SOFTWARE, Encoded, centre_crop, encode
 
 MAGIC = {
     "png": lambda body: body.startswith(b"\x89PNG\r\n\x1a\n"),

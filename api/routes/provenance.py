@@ -1,0 +1,86 @@
+"""``POST /v1/verify``: whether a picture came from this farm, and whether it was changed since."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+from uuid import UUID
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from api.auth import Secret, allowed
+from api.bodies import FIELD, read_upload
+from api.errors import problems
+from api.farm import Farm, FarmPart
+from api.replies import reply
+from fluxfarm.scopes import Scope
+from storage.provenance import Findings, Verdict
+from storage.repository import images, tenants
+
+FORM: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": [FIELD],
+    "additionalProperties": False,
+    "properties": {FIELD: {"type": "string", "format": "binary", "description": "PNG, JPEG, WebP, AVIF or GIF."}},
+}
+
+router = APIRouter(tags=["provenance"])
+
+
+class VerifyReply(BaseModel):
+    """What the file's signed manifest says, and the job that made it when it is one of the caller's."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    verdict: Verdict = Field(
+        description="made_here: signed by this farm and unchanged. signed_elsewhere: intact, under another authority. "
+        "changed: its bytes no longer match its manifest. unsigned: no manifest."
+    )
+    generator: str | None
+    model: str | None
+    source_type: str | None
+    signed_by: str | None
+    problems: list[str]
+    job: UUID | None = Field(description="The job whose stored picture is this very file.")
+
+
+@router.post(
+    "/v1/verify",
+    operation_id="verifyImage",
+    responses={200: {"model": VerifyReply}, **problems(400, 401, 403, 413, 415)},
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM}}}},
+)
+async def verify_image(farm: FarmPart, secret: Secret, request: Request) -> Response:
+    """Say whether a picture came from this farm and was changed; nothing of it is kept."""
+    await run_in_threadpool(_owner, farm, secret)  # a stranger's 20 MB are not even read
+    body = await read_upload(request, farm.settings.upload_limit)
+    found = await to_thread.run_sync(farm.provenance.inspect, body, limiter=farm.pictures)
+    job = await run_in_threadpool(_made_by, farm, secret, hashlib.sha256(body).hexdigest())
+    return reply(_worded(found, job))
+
+
+def _worded(found: Findings, job: UUID | None) -> VerifyReply:
+    return VerifyReply(
+        verdict=found.verdict,
+        generator=found.generator,
+        model=found.model,
+        source_type=found.source_type,
+        signed_by=found.signed_by,
+        problems=list(found.problems),
+        job=job,
+    )
+
+
+def _owner(farm: Farm, secret: str) -> UUID:
+    with farm.database.transaction() as session:
+        return allowed(tenants.authenticate(session, secret), Scope.READ).tenant_id
+
+
+def _made_by(farm: Farm, secret: str, sha256: str) -> UUID | None:
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret), Scope.READ)
+        return images.made_by(session, key.tenant_id, sha256)
