@@ -12,7 +12,7 @@ from typing import Final
 
 from fluxfarm.sizes import Size, SizeLimits, from_ratio, parse_megapixels, parse_ratio
 
-SLACK: Final = 1.05  #: 4:3 at "1 megapixel" is 1183 x 887, a little more than one
+SLACK: Final = 1.03  #: a shape drawn at a tier may be smaller by this factor, as its sides are rounded down
 OVER: Final = 1.002  #: by how much a size may miss a whole megapixel and still be drawn as that
 STRETCH: Final = 1.15  #: the nearest ratio may be off by this factor; the rest is cropped
 
@@ -50,11 +50,14 @@ def fit_shape(asked: Size, ratios: tuple[str, ...], areas: tuple[str, ...], mult
         return abs(math.log(parse_ratio(ratio) / wanted))
 
     ratio = min(ratios, key=distance)
-    area = next((tier for tier in areas if asked.megapixels <= parse_megapixels(tier) * SLACK), None)
-    if area is None or distance(ratio) > math.log(STRETCH):
+    if distance(ratio) > math.log(STRETCH):
         return None
-    exact = from_ratio(parse_ratio(ratio), parse_megapixels(area))
-    return Shape(ratio, area, Size(_down(exact.width, multiple), _down(exact.height, multiple)))
+    for area in areas:
+        exact = from_ratio(parse_ratio(ratio), parse_megapixels(area))
+        drawn = Size(_down(exact.width, multiple), _down(exact.height, multiple))
+        if drawn.width * SLACK >= asked.width and drawn.height * SLACK >= asked.height:
+            return Shape(ratio, area, drawn)
+    return None
 
 
 def _inside(size: Size, limits: SizeLimits) -> bool:

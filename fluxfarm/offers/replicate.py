@@ -52,7 +52,6 @@ def _klein(model: str, name: str, tariff: Tariff, **more: Treatment) -> Offer:
 
 _NONE: Final[frozenset[str]] = frozenset()
 _SIZE: Final = "aspect_ratio=custom, width, height"
-_UPSAMPLED: Final = frozenset({"safety_tolerance", "prompt_upsampling"})
 
 REPLICATE_OFFERS: Final = (
     _offer(
@@ -78,7 +77,6 @@ REPLICATE_OFFERS: Final = (
         flat("0.06"),
         _table("input_images", _SIZE, steps=renamed("steps"), guidance=PASSED, prompt_upsampling=PASSED),
         max_references=10,
-        extras=_UPSAMPLED,
     ),
     _offer(
         PRO.slug,

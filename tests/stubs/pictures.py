@@ -14,5 +14,5 @@ def draw(width: int, height: int, mark: str, kind: str) -> bytes:
     gradient = Image.linear_gradient("L").resize((width, height))
     picture = ImageOps.colorize(gradient, (red, green, blue), (255 - red, 255 - green, 255 - blue))
     file = io.BytesIO()
-    picture.save(file, kind)
+    picture.save(file, kind, compress_level=1)
     return file.getvalue()
