@@ -17,6 +17,8 @@ from api.openapi import Methods, describer
 from api.replies import Replies
 from api.routes import (
     assets,
+    campaign_exports,
+    campaigns,
     health,
     images,
     jobs,
@@ -28,6 +30,7 @@ from api.routes import (
     provenance,
     references,
     retries,
+    schemas,
     tenants,
     webhooks,
     workers,
@@ -45,6 +48,9 @@ ROUTERS = (
     references,
     assets,
     objects,
+    campaigns,
+    campaign_exports,
+    schemas,
     workers,
     webhooks,
     keys,

@@ -15,10 +15,12 @@ from api.auth import needed
 from api.dialects.native import NewJob
 from api.dialects.native_errors import ProblemDetails
 from api.dialects.openai import ImagesCall
+from api.routes.campaigns import Changes
 from api.routes.keys import NewKey, Rotation
 from api.routes.retries import RetryMany
 from api.routes.tenants import NewTenant, TenantChange
 from api.routes.webhooks import NewWebhook
+from fluxfarm.campaigns.spec import Spec
 
 _BODIES: Final[tuple[type[BaseModel], ...]] = (
     NewJob,
@@ -28,6 +30,8 @@ _BODIES: Final[tuple[type[BaseModel], ...]] = (
     TenantChange,
     RetryMany,
     NewWebhook,
+    Spec,
+    Changes,
     ImagesCall,
     ProblemDetails,
 )

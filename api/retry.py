@@ -100,16 +100,18 @@ def _body(store: ObjectStore, key: str) -> bytes | None:
         return None
 
 
-def retry_many(farm: Farm, secret: str, wanted: Filter, *, before: int | None, limit: int) -> Bulk:
+def retry_many(
+    farm: Farm, secret: str, wanted: Filter, *, before: int | None, limit: int, scope: Scope = Scope.RENDER
+) -> Bulk:
     """Make new jobs of those that fit, in one transaction, each old job once; jobs that cannot be retried are told."""
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
+        key = allowed(tenants.authenticate(session, secret), scope)
         found = retries.candidates(session, key.tenant_id, wanted, before=before, limit=limit + 1)
     bulk = Bulk()
     with _leftovers_erased(farm, bulk) as planned:
         looked_at = _plan(farm, key.permit, found[:limit], planned, bulk)
         with farm.database.transaction() as session:
-            allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: it may be revoked by now
+            allowed(tenants.authenticate(session, secret), scope)  # again: it may be revoked by now
             free = retries.lock_many(session, key.tenant_id, [new.retry_of for new in planned if new.retry_of])
             made = [new for new in reversed(planned) if new.retry_of in free]
             jobs.create_many(session, made)

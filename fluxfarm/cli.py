@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from fluxfarm import __version__, cli_farm, cli_render, cli_retry, cli_verify
+from fluxfarm.cli_campaign import campaign
 from fluxfarm.cli_keys import keys
 from fluxfarm.cli_options import Force, Json, Output, Place, Uuid, client_of
 from fluxfarm.cli_output import (
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
 app.add_typer(webhooks, name="webhooks")
+app.add_typer(campaign, name="campaign")
 app.command()(cli_farm.up)
 app.command()(cli_farm.demo)
 app.command()(cli_farm.doctor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from enum import IntEnum
 from typing import Any
 
@@ -17,6 +18,7 @@ from fluxfarm.airecord import AiRecord
 from fluxfarm.errors import (
     FluxfarmError,
     Forbidden,
+    InvalidCampaign,
     ModelNotFound,
     NotFound,
     RenderError,
@@ -81,8 +83,11 @@ def as_json(model: BaseModel) -> Any:
 
 def complain(error: FluxfarmError, *, machine: bool) -> None:
     """The farm's sentence and code, on stderr; for a program the same fields as the farm's problem+json."""
+    issues = error.issues if isinstance(error, InvalidCampaign) else ()
     if not machine:
-        say(f"Error: {error.message} [{error.code}]")
+        for issue in issues:
+            say(f"  {issue}")
+        say(f"Error: {error.message} [{error.code}]" if len(issues) < 2 else f"Error: {_total(error)} [{error.code}]")  # noqa: PLR2004
         return
     fields = {
         "type": f"urn:fluxfarm:problem:{error.code}",
@@ -93,8 +98,14 @@ def complain(error: FluxfarmError, *, machine: bool) -> None:
         "param": error.param,
         "retryable": error.retryable,
         "retryAfter": error.retry_after,
+        "issues": [asdict(issue) for issue in issues] or None,
     }
     complain_json(fields)
+
+
+def _total(error: FluxfarmError) -> str:
+    total = error.total if isinstance(error, InvalidCampaign) else 1
+    return f"{total:,} things are wrong with the campaign; nothing was made."
 
 
 def complain_json(fields: Mapping[str, object]) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from fluxfarm.airecord import AiRecord
 from fluxfarm.client_access import Access, uuid_of
+from fluxfarm.client_campaigns import Campaigns
 from fluxfarm.client_events import JobEvent, parse
 from fluxfarm.client_options import Image, RenderOptions, body_of
 from fluxfarm.client_place import locate, read_settings
@@ -68,6 +69,7 @@ class Client(Access):
         """
         place, key = locate(url, api_key, settings or read_settings())
         self._transport = Transport(place, key, timeout=timeout, patience=patience)
+        self.campaigns = Campaigns(self._transport, lambda path: self.upload(path).id)
 
     @property
     def url(self) -> str:

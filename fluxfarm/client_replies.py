@@ -184,6 +184,11 @@ def read_record(response: httpx.Response) -> AiRecord:
     return _model(AiRecord, _json(response).get("aiRecord"), response)
 
 
+def read_model(kind: type[Model], response: httpx.Response, name: str) -> Model:
+    """The object in ``{name: {...}}``."""
+    return _model(kind, _json(response).get(name), response)
+
+
 def read_rows(kind: type[Model], response: httpx.Response) -> list[Model]:
     """The objects in ``{"data": [...]}``."""
     rows = _json(response).get("data")

@@ -164,6 +164,16 @@ class Transport:
         """PATCH of a JSON object, sent once."""
         return self.send("PATCH", path, content=encode(body), headers={"content-type": "application/json"})
 
+    def repeat(
+        self, path: str, body: Mapping[str, object], *, params: Mapping[str, object], timeout: float
+    ) -> httpx.Response:
+        """POST of a JSON object that the farm itself takes once, however often it comes; repeated as a GET is."""
+        headers = {"content-type": "application/json"}
+        limits = httpx.Timeout(max(timeout, self.timeout), connect=min(CONNECT_TIMEOUT, self.timeout))
+        return self._repeated(
+            "POST", path, self.patience, content=encode(body), headers=headers, params=_query(params), timeout=limits
+        )
+
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
         """A GET whose body comes bit by bit; a break in it is ``Unavailable`` too."""

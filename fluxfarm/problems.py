@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -13,7 +14,7 @@ import httpx
 
 from fluxfarm import errors
 from fluxfarm.airecord import AiRecord, Problem
-from fluxfarm.errors import FluxfarmError, RenderError
+from fluxfarm.errors import FluxfarmError, Issue, RenderError
 from fluxfarm.jobs import JobState
 
 BY_STATUS: Final[dict[int, type[FluxfarmError]]] = {
@@ -75,7 +76,21 @@ def from_response(response: httpx.Response, place: str) -> FluxfarmError:
     if code and kind.code != code:
         message = f"{message} ({code})"
     retry_after = seconds_of(response.headers.get("retry-after"))
-    return kind(message, param=_text(problem, "param") or None, retry_after=retry_after, job=_job(problem))
+    error = kind(message, param=_text(problem, "param") or None, retry_after=retry_after, job=_job(problem))
+    if isinstance(error, errors.InvalidCampaign):
+        error.issues, error.total = _issues(problem)
+    return error
+
+
+def _issues(problem: dict[str, Any]) -> tuple[tuple[Issue, ...], int]:
+    names = {field.name for field in fields(Issue)}
+    told = [one for one in problem.get("issues") or () if isinstance(one, dict) and "message" in one]
+    issues = tuple(_issue({name: one.get(name) for name in names}) for one in told)
+    return issues, problem.get("total") or len(issues)
+
+
+def _issue(told: dict[str, Any]) -> Issue:
+    return Issue(**told)
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:

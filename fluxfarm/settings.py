@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     upload_limit: int = Field(
         20 * 2**20, alias="FLUXFARM_UPLOAD_LIMIT", ge=1024, description="Largest reference image in bytes."
     )
+    campaign_limit: int = Field(
+        64 * 2**20,
+        alias="FLUXFARM_CAMPAIGN_LIMIT",
+        ge=1024,
+        description="Largest specification of a campaign in bytes, its rows included.",
+    )
     api_threads: int = Field(
         40, alias="FLUXFARM_API_THREADS", ge=1, le=1000, description="Threads of one API process; its pool is as large."
     )

@@ -20,6 +20,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from fluxfarm.errors import DatabaseUnavailable
 from fluxfarm.settings import Settings
 
+__all__ = ["CONNECT_TIMEOUT", "Database", "Session", "connect", "libpq_url"]
+
 CONNECT_TIMEOUT: Final = 3  #: seconds to reach the server
 POOL_TIMEOUT: Final = 2.0  #: seconds to get a connection from the pool
 STATEMENT_TIMEOUT: Final = 30_000  #: milliseconds after which the server gives a statement up

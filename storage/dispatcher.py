@@ -8,9 +8,10 @@ import structlog
 from sqlalchemy.orm import Session
 
 from fluxfarm.airecord import Problem
+from fluxfarm.campaigns.record import CAMPAIGN_CANCELED
 from storage.database import Database
 from storage.queue import Queue
-from storage.repository import dispatch
+from storage.repository import campaigns, dispatch
 
 TICKET_PATIENCE: Final = 10.0  #: seconds after which an unclaimed ticket may be a lost message
 
@@ -48,10 +49,11 @@ class Dispatcher:
         return sum(self.dispatch(queue) for queue in waiting)
 
     def ripen(self, overdue: Problem) -> None:
-        """Wake the retries whose time has come, and cancel what can no longer start in time."""
+        """Wake the retries whose time has come, cancel what can no longer start in time, hold what is paused."""
         with self._database.transaction() as session:
             dispatch.ripen(session)
             dispatch.overdue(session, overdue)
+            campaigns.park(session, CAMPAIGN_CANCELED)
 
     def resend_lost(self) -> int:
         """Send again only the gap between the tickets that are out and the messages that the broker holds."""

@@ -114,6 +114,12 @@ class Job(Base):
         CheckConstraint("status <> 'RUNNING' OR lease_expires_at IS NOT NULL", name="running_has_lease"),
         Index("ix_jobs_tenant_seq", "tenant_id", "seq"),
         Index("ix_jobs_campaign", "tenant_id", "campaign", "seq", postgresql_where=text("campaign <> ''")),
+        Index(
+            "ix_jobs_campaign_waiting",
+            "tenant_id",
+            "campaign",
+            postgresql_where=text("status = 'QUEUED' AND campaign <> ''"),
+        ),
         Index("ix_jobs_tags", "tags", postgresql_using="gin"),
         Index(
             "ix_jobs_ready",
@@ -135,6 +141,7 @@ class Job(Base):
         Index("ix_jobs_deadline", "deadline", postgresql_where=text("status = 'QUEUED' AND deadline IS NOT NULL")),
         Index("ix_jobs_lease", "lease_expires_at", postgresql_where=text("status = 'RUNNING'")),
         Index("ix_jobs_movable", "queue", "seq", postgresql_where=text("status = 'QUEUED' AND remote")),
+        Index("ix_jobs_finished", "queue", "finished_at", postgresql_where=text("status = 'SUCCESS'")),
         Index("ix_jobs_failed", "tenant_id", "seq", postgresql_where=text("status = 'FAILED'")),
         Index("ix_jobs_retry_of", "retry_of", unique=True, postgresql_where=text("retry_of IS NOT NULL")),
         Index(
@@ -275,7 +282,7 @@ class Reference(Base):
     """An uploaded picture that jobs may name; stored re-encoded, never as it came."""
 
     __tablename__ = "reference_images"
-    __table_args__ = (Index(None, "tenant_id", "created_at"),)
+    __table_args__ = (Index(None, "tenant_id", "created_at"), Index(None, "tenant_id", "sha256"))
 
     id: Mapped[str] = mapped_column(primary_key=True)  #: ref_ and 22 random letters
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))

@@ -56,7 +56,7 @@ _FORM = {
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
 async def upload_reference(farm: FarmPart, secret: Secret, request: Request) -> Response:
-    """Upload a reference picture."""
+    """Upload a reference picture; the same picture again gives the same id."""
     await run_in_threadpool(_owner, farm, secret)  # a stranger's 20 MB are not even read
     body = await read_upload(request, farm.settings.upload_limit)
     picture = await to_thread.run_sync(_redraw, body, limiter=farm.pictures)
@@ -86,7 +86,12 @@ def _redraw(body: bytes) -> Picture:
 
 
 def _keep(farm: Farm, secret: str, picture: Picture) -> Reference:
-    object_key = reference_key(_owner(farm, secret))
+    with farm.database.transaction() as session:
+        owner = allowed(tenants.authenticate(session, secret), Scope.RENDER).tenant_id
+        same = references.find_same(session, owner, picture.sha256)
+    if same is not None and farm.store.stat(same.object_key) is not None:
+        return same
+    object_key = reference_key(owner)
     farm.store.put(object_key, picture.png, "image/png")
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.RENDER)

@@ -11,6 +11,7 @@ FluxfarmError
 │   ├── ForbiddenUrl           400  forbidden_url          a URL that the farm will not open
 │   ├── UnreachableUrl         400  unreachable_url        a URL that did not answer with an image in time
 │   ├── InvalidIdempotencyKey  400  invalid_idempotency_key  empty, over 255 characters, not visible ASCII
+│   ├── InvalidCampaign        400  invalid_campaign       a campaign's specification or rows; ``issues`` says where
 │   └── NoRoute                400  no_route               no provider here can ever serve this request
 ├── Unauthorized               401  invalid_api_key        no key, a wrong, expired or revoked one
 ├── BudgetExceeded             402  budget_exceeded        estimated at more than a budget has left
@@ -24,6 +25,7 @@ FluxfarmError
 ├── Conflict                   409  conflict               the job's state does not allow it
 │   ├── ExternalIdTaken        409  external_id_taken      another job of the tenant has this name
 │   ├── AlreadyRetried         409  already_retried        the job was retried before; that job is named
+│   ├── CampaignExists         409  campaign_exists        another campaign of the tenant has this name
 │   └── IdempotencyInFlight    409  idempotency_in_flight  a call with this key is still worked on (try again)
 ├── PayloadTooLarge            413  payload_too_large
 ├── UnsupportedMediaType       415  unsupported_media_type
@@ -64,6 +66,7 @@ from fluxfarm.errors.calls import (
     BadRequest,
     BrokerUnavailable,
     BudgetExceeded,
+    CampaignExists,
     Conflict,
     DatabaseUnavailable,
     ExternalIdTaken,
@@ -72,6 +75,7 @@ from fluxfarm.errors.calls import (
     IdempotencyInFlight,
     IdempotencyKeyReused,
     InternalError,
+    InvalidCampaign,
     InvalidField,
     InvalidIdempotencyKey,
     InvalidPrompt,
@@ -96,6 +100,7 @@ from fluxfarm.errors.calls import (
     UnreachableUrl,
     UnsupportedMediaType,
 )
+from fluxfarm.errors.issues import Issue
 from fluxfarm.errors.renders import (
     Canceled,
     DeviceLost,
@@ -124,6 +129,7 @@ __all__ = [
     "BadRequest",
     "BrokerUnavailable",
     "BudgetExceeded",
+    "CampaignExists",
     "Canceled",
     "Conflict",
     "DatabaseUnavailable",
@@ -135,11 +141,13 @@ __all__ = [
     "IdempotencyInFlight",
     "IdempotencyKeyReused",
     "InternalError",
+    "InvalidCampaign",
     "InvalidField",
     "InvalidIdempotencyKey",
     "InvalidPrompt",
     "InvalidReference",
     "InvalidSize",
+    "Issue",
     "LeaseLost",
     "LicenceForbidden",
     "LinkExpired",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from uuid import UUID
+
+from fluxfarm.errors.issues import Issue
 from fluxfarm.errors.root import FluxfarmError
 
 
@@ -64,6 +68,27 @@ class InvalidIdempotencyKey(BadRequest):
     """The ``Idempotency-Key`` is empty, too long or malformed."""
 
     code = "invalid_idempotency_key"
+
+
+class InvalidCampaign(BadRequest):
+    """A campaign cannot be planned; ``issues`` says where and why, ``total`` how many there are in all."""
+
+    code = "invalid_campaign"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        job: UUID | None = None,
+        issues: Sequence[Issue] = (),
+        total: int | None = None,
+    ) -> None:
+        """As any error, with the first issues."""
+        super().__init__(message, param=param, retry_after=retry_after, job=job)
+        self.issues = tuple(issues)
+        self.total = len(self.issues) if total is None else total
 
 
 class NoRoute(BadRequest):
@@ -148,6 +173,12 @@ class AlreadyRetried(Conflict):
     """The job was retried before; a job is retried once, and its retry can be retried in turn."""
 
     code = "already_retried"
+
+
+class CampaignExists(Conflict):
+    """Another campaign of the tenant has this name, and other content."""
+
+    code = "campaign_exists"
 
 
 class IdempotencyInFlight(Conflict):

@@ -1,7 +1,7 @@
 """Reads the waiting flows of a queue and their shares, picks the next jobs by ``storage/fairness.py``, keeps the times.
 
 Its cost grows with the number of tenants and campaigns that wait, not with the number of jobs: a flow is found by one
-probe of the index ``ix_jobs_ready`` (a loose index scan).
+probe of the index ``ix_jobs_ready`` (a loose index scan), and one of ``ix_campaigns_held`` says whether it is paused.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ FLOWS = text(
           SELECT count(*) FROM jobs
            WHERE status = 'QUEUED' AND dispatched_at IS NOT NULL AND tenant_id = tenants.id
       ) AS ticketed ON tenants.max_running IS NOT NULL
+     WHERE NOT EXISTS (SELECT FROM campaigns AS held
+                        WHERE held.tenant_id = flows.tenant_id AND held.name = flows.campaign AND held.wish <> 'run')
     """
 )
 

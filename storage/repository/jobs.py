@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
+from itertools import chain
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from psycopg.types.json import Json, Jsonb
 from sqlalchemy import Select, bindparam, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -19,7 +22,7 @@ from fluxfarm.errors import Conflict, ExternalIdTaken, NotFound
 from fluxfarm.jobs import JobState, Lane, sources
 from fluxfarm.request import RenderRequest
 from storage.records import Attempt, Erasure, Job
-from storage.repository import events, ledger
+from storage.repository import campaign_assets, copying, events, ledger
 from storage.repository.reading import WHOLE, load
 
 
@@ -82,6 +85,8 @@ def create(session: Session, new: NewJob) -> Job:
         )
         message = "Another job has this externalId; read that one, or give this one another name."
         raise ExternalIdTaken(message, param="externalId", job=other) from None
+    if new.retry_of is not None and new.campaign:
+        campaign_assets.follow(session, [new.uuid])
     return job
 
 
@@ -89,33 +94,51 @@ def create_many(session: Session, new: Sequence[NewJob]) -> None:
     """Store jobs without external ids as QUEUED, in their order and in few round trips."""
     session.add_all([_row(one) for one in new])
     session.flush()
+    campaign_assets.follow(session, [one.uuid for one in new if one.retry_of is not None and one.campaign])
+
+
+def copy_many(session: Session, new: Iterable[NewJob]) -> None:
+    """The same for thousands of new jobs that are no retries: one statement, no objects."""
+    rows = (_columns(one) for one in new)
+    first = next(rows, None)
+    if first is None:
+        return
+    names = list(first)
+    copying.copy_rows(session, "jobs", names, (_copied(one) for one in chain([first], rows)))
+
+
+def _copied(columns: dict[str, Any]) -> list[Any]:
+    made = columns | {"request": Jsonb(columns["request"]), "prompt_object": Json(columns["prompt_object"])}
+    return [value.value if isinstance(value, StrEnum) else value for value in made.values()]
 
 
 def _row(new: NewJob) -> Job:
+    return Job(**_columns(new), attempts=[], images=[])
+
+
+def _columns(new: NewJob) -> dict[str, Any]:
     request = new.request
-    return Job(
-        uuid=new.uuid,
-        tenant_id=new.tenant_id,
-        type=request.type,
-        model=request.model,
-        status=JobState.QUEUED,
-        lane=new.lane.rank,
-        priority=new.priority,
-        queue=new.queue,
-        provider=new.provider,
-        request=request.model_dump(mode="json"),
-        prompt_object=new.prompt_object,
-        campaign=new.campaign or "",
-        gpu_seconds=gpu_seconds(request),
-        tags=list(new.tags),
-        external_id=new.external_id,
-        retry_of=new.retry_of,
-        webhook_id=new.webhook_id,
-        deadline=new.deadline,
-        steps=request.steps * request.n,
-        attempts=[],
-        images=[],
-    )
+    return {
+        "uuid": new.uuid,
+        "tenant_id": new.tenant_id,
+        "type": request.type,
+        "model": request.model,
+        "status": JobState.QUEUED,
+        "lane": new.lane.rank,
+        "priority": new.priority,
+        "queue": new.queue,
+        "provider": new.provider,
+        "request": request.model_dump(mode="json"),
+        "prompt_object": new.prompt_object,
+        "campaign": new.campaign or "",
+        "gpu_seconds": gpu_seconds(request),
+        "tags": list(new.tags),
+        "external_id": new.external_id,
+        "retry_of": new.retry_of,
+        "webhook_id": new.webhook_id,
+        "deadline": new.deadline,
+        "steps": request.steps * request.n,
+    }
 
 
 AnySelect = TypeVar("AnySelect", bound=Select[*tuple[Any, ...]])

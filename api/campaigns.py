@@ -1,0 +1,216 @@
+"""Campaigns on their way in: planned without a trace, or stored with all their jobs in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from api import campaign_references as pictures
+from api.auth import allowed
+from api.campaign_references import Pictures
+from api.farm import Farm
+from api.strict import future
+from api.submit import dispatch, route
+from api.targets import look_up, new_secret, read_target
+from fluxfarm.campaigns.assets import Asset
+from fluxfarm.campaigns.expansion import Expansion, expand
+from fluxfarm.campaigns.requests import prompt_object, render_request
+from fluxfarm.campaigns.source import as_json, invalid
+from fluxfarm.campaigns.spec import Spec
+from fluxfarm.errors import BadRequest, CampaignExists, Issue
+from fluxfarm.scopes import Scope
+from storage.campaign_records import Campaign
+from storage.database import Session
+from storage.repository import campaign_assets, campaigns, endpoints, jobs, ledger, tenants
+from storage.repository.campaign_assets import NewAsset
+from storage.repository.jobs import NewJob
+
+FIELD: Final = "webhook"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A campaign that was understood; ``twin`` is the same one, made before."""
+
+    tenant_id: UUID
+    spec: Spec
+    expansion: Expansion
+    queue: str
+    deadline: datetime | None
+    pictures: Pictures
+    digest: bytes
+    target: str | None
+    twin: Campaign | None
+
+
+def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepared:
+    """Check everything; nothing is stored. ``look_outside`` is whether URLs are opened, which ``create`` does too.
+
+    Raises:
+        InvalidCampaign: with rows, columns and reasons.
+        CampaignExists: another campaign of the tenant has the name.
+        LicenceForbidden, ModelForbidden: the tenant may not render the model.
+        NoRoute: nobody here can.
+    """
+    expansion = expand(spec)
+    target = _checked("webhook", lambda: read_target(farm, spec.webhook))
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
+        queue = route(farm.settings, expansion.layout.profile.slug, key.permit)
+        found = pictures.find(session, key.tenant_id, expansion.assets, spec.files)
+        digest = _digest(spec, found)
+        twin = _twin(session, key.tenant_id, spec.name, digest)
+    # After the look for a twin: to run the same file again must not fail as its deadline has passed meanwhile.
+    deadline = None
+    if twin is None:
+        deadline = _checked("deadline", lambda: future(spec.deadline, "deadline", datetime.now(UTC)))
+        if look_outside:
+            pictures.fetch(farm, found, expansion.assets)
+    return Prepared(
+        tenant_id=key.tenant_id,
+        spec=spec,
+        expansion=expansion,
+        queue=queue,
+        deadline=deadline,
+        pictures=found,
+        digest=digest,
+        target=target,
+        twin=twin,
+    )
+
+
+def _checked(param: str, read: Any) -> Any:
+    try:
+        return read()
+    except BadRequest as error:
+        raise invalid([Issue(message=error.message, param=param)]) from None
+
+
+def _digest(spec: Spec, found: Pictures) -> bytes:
+    """What makes two campaigns the same: everything but the budget, which may change while it runs."""
+    told = spec.model_dump(mode="json", exclude={"files", "budget"})
+    return hashlib.sha256(json.dumps([told, found.identity()], sort_keys=True).encode()).digest()
+
+
+def _twin(session: Session, tenant_id: UUID, name: str, digest: bytes) -> Campaign | None:
+    other = campaigns.find(session, tenant_id, name)
+    if other is not None and other.digest != digest:
+        message = (
+            f"There is a campaign {name!r} with other content, made {other.created_at:%Y-%m-%d %H:%M} UTC; "
+            "give this one another name."
+        )
+        raise CampaignExists(message, param="name")
+    return other
+
+
+def create(farm: Farm, secret: str, prepared: Prepared, *, start: bool) -> tuple[Campaign, bool]:
+    """Store the campaign and its jobs, all or nothing; the second value is whether it is new.
+
+    Raises:
+        InvalidCampaign: a reference cannot be fetched.
+        CampaignExists: somebody was faster, with other content.
+    """
+    if prepared.twin is not None:
+        return prepared.twin, False
+    fetched = pictures.fetch(farm, prepared.pictures, prepared.expansion.assets)
+    if prepared.target is not None:
+        look_up(farm, prepared.target, FIELD)
+    kept = pictures.keep(farm, prepared.tenant_id, fetched)
+    with farm.database.transaction() as session:
+        allowed(
+            tenants.authenticate(session, secret), Scope.CAMPAIGNS
+        )  # again: the key may have been revoked meanwhile
+        session.add_all(kept.values())
+        prepared.pictures.kept.update(kept)
+        webhook_id = None
+        if prepared.target is not None:
+            sealed = farm.sealer.seal(new_secret())
+            webhook_id = endpoints.resolve_or_create(session, prepared.tenant_id, prepared.target, sealed)
+        made = _row(prepared, webhook_id, "run" if start else "wait")
+        is_new = campaigns.create(session, made)
+        if is_new:
+            ledger.set_cap(session, prepared.tenant_id, made.name, prepared.spec.budget)
+            store(session, made, prepared)
+        else:
+            session.expunge_all()
+            found = _twin(session, prepared.tenant_id, prepared.spec.name, prepared.digest)
+            assert found is not None
+            made = found
+    if is_new and start:
+        dispatch(farm, prepared.queue)
+    return made, is_new
+
+
+def _row(prepared: Prepared, webhook_id: str | None, wish: str) -> Campaign:
+    return Campaign(
+        id=uuid4(),
+        tenant_id=prepared.tenant_id,
+        name=prepared.spec.name,
+        digest=prepared.digest,
+        spec=as_json(prepared.spec.model_copy(update={"rows": None, "files": {}})),
+        references=prepared.pictures.stored(),
+        arithmetic=prepared.expansion.arithmetic,
+        wish=wish,
+        webhook_id=webhook_id,
+    )
+
+
+def store(session: Session, campaign: Campaign, prepared: Prepared) -> None:
+    """The jobs, in the order that shares most (equal sizes, then equal prompts), and the files."""
+    expansion = prepared.expansion
+    uuids = {asset.n: uuid4() for asset in expansion.renders}
+    ordered = sorted(expansion.renders, key=lambda one: (one.place.size, one.prompt, one.references, one.seed))
+    jobs.copy_many(session, _jobs(campaign, prepared, ordered, uuids))
+    campaign_assets.add(
+        session,
+        campaign.id,
+        (
+            NewAsset(
+                n=asset.n,
+                name=asset.name,
+                is_draft=prepared.spec.draft is not None,
+                row=asset.row,
+                key=asset.key,
+                locale=asset.locale,
+                placement=asset.place.name,
+                variant=asset.variant,
+                seed=asset.seed,
+                values=dict(asset.values),
+                job_uuid=uuids[asset.render],
+            )
+            for asset in expansion.assets
+        ),
+    )
+
+
+def _jobs(campaign: Campaign, prepared: Prepared, assets: list[Asset], uuids: dict[int, UUID]) -> Iterator[NewJob]:
+    spec, layout = prepared.spec, prepared.expansion.layout
+    kept = prepared.pictures.kept
+    for asset in assets:
+        references = [kept[text] for text in asset.references]
+        request = render_request(
+            spec,
+            layout,
+            prompt=asset.prompt,
+            size=asset.place.size,
+            seed=asset.seed,
+            references=[row.object_key for row in references],
+        )
+        yield NewJob(
+            uuid=uuids[asset.n],
+            tenant_id=prepared.tenant_id,
+            request=request,
+            prompt_object=prompt_object(request, [row.id for row in references]),
+            queue=prepared.queue,
+            lane=spec.lane,
+            provider=spec.provider,
+            campaign=campaign.name,
+            tags=tuple(spec.tags),
+            deadline=prepared.deadline,
+            webhook_id=campaign.webhook_id,
+        )

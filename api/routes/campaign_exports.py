@@ -1,0 +1,80 @@
+"""What a campaign delivers: a ZIP that is written as it is sent, and its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+
+from api.auth import Secret, allowed
+from api.errors import problems
+from api.export import Choice, gather
+from api.farm import Farm, FarmPart
+from api.routes.campaigns import Name
+from fluxfarm.campaigns import manifest
+from fluxfarm.scopes import Scope
+from storage.campaign_records import Campaign
+from storage.links import content_disposition
+from storage.repository import campaigns, tenants
+
+router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"])
+
+Only = Annotated[
+    Choice,
+    Query(description="`auto`: the approved files if the campaign says `review`, else all that are done."),
+]
+
+
+def _content(kind: str) -> dict[int | str, dict[str, Any]]:
+    binary: Final = {"schema": {"type": "string", "format": "binary"}}
+    return {200: {"content": {kind: binary}}, **problems(400, 401, 403, 404)}
+
+
+def _found(farm: Farm, secret: str, name: str) -> Campaign:
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret), Scope.READ)
+        return campaigns.read(session, key.tenant_id, name)
+
+
+def _attachment(name: str) -> dict[str, str]:
+    return {"Content-Disposition": content_disposition(name, inline=False)}
+
+
+@router.get(
+    "/{name}/export.zip", operation_id="exportCampaign", responses=_content("application/zip"), response_class=Response
+)
+def export_campaign(farm: FarmPart, secret: Secret, name: Name, only: Only = Choice.AUTO) -> StreamingResponse:
+    """Download the files under their names, with `manifest.csv` and `manifest.json`.
+
+    The archive is written as it is sent; its length is told, so that a broken download can be seen.
+    """
+    campaign = _found(farm, secret, name)
+    size, pieces = gather(farm, campaign, only).archive(campaign)
+    headers = _attachment(f"{campaign.name}.zip") | {"Content-Length": str(size), "X-Accel-Buffering": "no"}
+    body: Iterator[bytes] = pieces
+    return StreamingResponse(body, media_type="application/zip", headers=headers)
+
+
+@router.get(
+    "/{name}/manifest.csv", operation_id="campaignManifestCsv", responses=_content("text/csv"), response_class=Response
+)
+def manifest_csv(farm: FarmPart, secret: Secret, name: Name, only: Only = Choice.AUTO) -> Response:
+    """List the files for a spreadsheet; what could be a formula is made a text."""
+    campaign = _found(farm, secret, name)
+    body = manifest.as_csv(gather(farm, campaign, only).lines)
+    return Response(body, headers=_attachment(f"{campaign.name}.csv"), media_type="text/csv; charset=utf-8")
+
+
+@router.get(
+    "/{name}/manifest.json",
+    operation_id="campaignManifestJson",
+    responses=_content("application/json"),
+    response_class=Response,
+)
+def manifest_json(farm: FarmPart, secret: Secret, name: Name, only: Only = Choice.AUTO) -> Response:
+    """List the files for a program."""
+    campaign = _found(farm, secret, name)
+    body = manifest.as_json(campaign.name, gather(farm, campaign, only).lines)
+    return Response(body, headers=_attachment(f"{campaign.name}.json"), media_type="application/json")
