@@ -89,7 +89,7 @@ class BflStub(Stub):
             return refused
         references = sum(name.startswith("input_image") for name in body)
         job = Job(new_id(), model, body, width, height, faults, references=references)
-        return self.accept(job) or Answer(200, self._receipt(job, asked))
+        return self.accept(job, asked) or Answer(200, self._receipt(job, asked))
 
     def _receipt(self, job: Job, asked: Asked) -> dict[str, Any]:
         first, further = CENTS.get(job.endpoint, (1.5, 0.2))

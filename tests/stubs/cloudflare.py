@@ -81,7 +81,7 @@ class CloudflareStub(Stub):
             return refused
         job = Job(new_id(), model, body, body.get("width", 1024), body.get("height", 768), faults)
         job.references = len(pictures)
-        lost = self.accept(job)
+        lost = self.accept(job, asked)
         if lost is not None:
             return lost
         time.sleep(self.latency)

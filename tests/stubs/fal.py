@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from tests.stubs.fields import Check, flag, integer, number, one_of, text, texts, wrong
+from tests.stubs.hooks import fal_headers, fal_jwks
 from tests.stubs.server import KEY, NOTHING_HERE, Answer, Asked, Job, Stub, new_id
 
 OWNER_APPS: Final = ("fal-ai/flux-2", "fal-ai/flux-2-flex", "fal-ai/flux-2-pro", "fal-ai/flux-2-max")
@@ -74,6 +76,8 @@ class FalStub(Stub):
     }
 
     def respond(self, asked: Asked) -> Answer:
+        if asked.path == "/.well-known/jwks.json":
+            return Answer(200, fal_jwks())
         if asked.headers.get("authorization") != f"Key {KEY}":
             return Answer(401, {"detail": "Cannot access application: invalid key"})
         found = REQUEST.fullmatch(asked.path)
@@ -85,6 +89,13 @@ class FalStub(Stub):
         steps = {("GET", "/status"): self._status, ("GET", None): self._result, ("PUT", "/cancel"): self._cancel}
         step = steps.get((asked.method, found[3]))
         return Answer(405, {"detail": "Method Not Allowed"}) if step is None else step(job, asked)
+
+    def webhook(self, job: Job, now: int) -> tuple[dict[str, str], bytes]:
+        bad = any(fault.startswith(("failed-", "result-")) for fault in job.faults)
+        told = {"request_id": job.id, "gateway_request_id": job.id, "status": "ERROR" if bad else "OK"}
+        payload = {"images": [_image(job, job.base, index) for index in range(job.n)], "seed": job.seed}
+        body = json.dumps(told | {"payload": {"detail": []} if bad else payload}).encode()
+        return fal_headers(job.id, body, now), body
 
     def _submit(self, asked: Asked) -> Answer:
         endpoint = asked.path.strip("/")
@@ -104,7 +115,7 @@ class FalStub(Stub):
         size = body.get("image_size", {"width": 1024, "height": 768})
         job = Job(new_id(), endpoint, body, size["width"], size["height"], faults, body.get("num_images", 1))
         job.references, job.webhook = len(body.get("image_urls", [])), asked.query.get("fal_webhook")
-        return self.accept(job) or Answer(200, _receipt(job, asked))
+        return self.accept(job, asked) or Answer(200, _receipt(job, asked))
 
     def _status(self, job: Job, _asked: Asked) -> Answer:
         if "poll-busy" in job.faults and job.polls == 0:

@@ -90,7 +90,7 @@ class OneminStub(Stub):
         size = from_ratio(parse_ratio(body.get("aspect_ratio", "1:1")), float(body.get("megapixels", "1")))
         job = Job(new_id(), sent["model"], body, size.width // 16 * 16, size.height // 16 * 16, faults)
         job.references = int(edits)
-        lost = self.accept(job)
+        lost = self.accept(job, asked)
         if lost is not None:
             return lost
         time.sleep(self.latency)

@@ -127,7 +127,7 @@ class OpenAIStub(Stub):
         sides = SIZE.fullmatch(body.get("size", f"{body.get('width', 1024)}x{body.get('height', 1024)}"))
         assert sides is not None
         job = Job(new_id(), body["model"], body, int(sides[1]), int(sides[2]), faults, body.get("n", 1), references)
-        lost = self.accept(job)
+        lost = self.accept(job, asked)
         if lost is not None:
             return lost
         if "later" in faults:

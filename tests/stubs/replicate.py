@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from fluxfarm.sizes import from_ratio, parse_ratio
 from tests.stubs.fields import Check, flag, integer, number, one_of, text, texts, wrong
+from tests.stubs.hooks import replicate_headers
 from tests.stubs.server import KEY, NOTHING_HERE, Answer, Asked, Job, Stub, new_id
 
 CREATE: Final = re.compile(r"/models/black-forest-labs/([a-z0-9-]+)/predictions")
@@ -84,7 +86,12 @@ class ReplicateStub(Stub):
             return NOTHING_HERE
         if found[2]:
             return self._cancel(job, asked)
-        return Answer(200, self._prediction(job, asked, self._state(job)))
+        return Answer(200, self._prediction(job, asked.base, self._state(job)))
+
+    def webhook(self, job: Job, now: int) -> tuple[dict[str, str], bytes]:
+        state = next((fault for fault in ("aborted", "failed") if fault in job.faults), "succeeded")
+        body = json.dumps(self._prediction(job, job.base, state)).encode()
+        return replicate_headers(f"msg_{job.id}", body, now), body
 
     def _create(self, model: str, asked: Asked) -> Answer:
         sent = asked.json
@@ -104,7 +111,7 @@ class ReplicateStub(Stub):
             return refused
         width, height = _drawn(body)
         job = Job(new_id(), model, body, width, height, faults, references=len(pictures), webhook=sent.get("webhook"))
-        return self.accept(job) or Answer(201, self._prediction(job, asked, "starting"))
+        return self.accept(job, asked) or Answer(201, self._prediction(job, asked.base, "starting"))
 
     def _state(self, job: Job) -> str:
         state = self.poll(job)
@@ -114,13 +121,13 @@ class ReplicateStub(Stub):
             return {"waiting": "starting", "running": "processing"}[state]
         return next((fault for fault in ("aborted", "failed") if fault in job.faults), "succeeded")
 
-    def _prediction(self, job: Job, asked: Asked, state: str) -> dict[str, Any]:
+    def _prediction(self, job: Job, place: str, state: str) -> dict[str, Any]:
         if "nsfw" in job.faults and state == "succeeded":
             state = "failed"
-        urls: Any = f"{asked.base}/files/{job.id}-0.png"
+        urls: Any = f"{place}/files/{job.id}-0.png"
         done = state == "succeeded" or ("early-output" in job.faults and state == "processing")
         errors = {"failed": "CUDA out of memory", "nsfw": "The input was flagged as sensitive. (E005)"}
-        base = "https://replicate.evil.example" if "strange-host" in job.faults else asked.base
+        base = "https://replicate.evil.example" if "strange-host" in job.faults else place
         removed = "removed" in job.faults and state == "succeeded"
         return {
             "id": job.id,
@@ -137,9 +144,9 @@ class ReplicateStub(Stub):
 
     def _cancel(self, job: Job, asked: Asked) -> Answer:
         if "stuck" not in job.faults:
-            return Answer(200, self._prediction(job, asked, "succeeded"))
+            return Answer(200, self._prediction(job, asked.base, "succeeded"))
         job.canceled = True
-        return Answer(200, self._prediction(job, asked, "canceled"))
+        return Answer(200, self._prediction(job, asked.base, "canceled"))
 
     def _upload(self, asked: Asked) -> Answer:
         part = next((part for part in asked.parts if part.name == "content"), None)

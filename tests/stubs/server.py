@@ -23,6 +23,8 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
+import httpx
+
 from tests.stubs.pictures import draw
 
 KEY: Final = "stub-key-4711"
@@ -100,6 +102,7 @@ class Job:
     n: int = 1
     references: int = 0
     webhook: str | None = None
+    base: str = ""  #: where it was submitted
     born: float = field(default_factory=time.monotonic)
     polls: int = 0
     canceled: bool = False
@@ -122,6 +125,8 @@ class Stub(ABC):
         self.jobs: dict[str, Job] = {}  #: what was accepted
         self.leaks: list[Asked] = []  #: requests for a picture that carried a key
         self.submits = 0
+        self.tellers: list[threading.Thread] = []
+        self.told: list[int] = []  #: what its webhooks were answered
         self.lock = threading.Lock()
 
     @property
@@ -156,11 +161,32 @@ class Stub(ABC):
     def refused(self, faults: frozenset[str]) -> Answer | None:
         return next((self.faults[fault] for fault in sorted(faults) if fault in self.faults), None)
 
-    def accept(self, job: Job) -> Answer | None:
+    def accept(self, job: Job, asked: Asked) -> Answer | None:
         """Keep the job; the answer of a fault that loses the reply, if there is one."""
+        job.base = asked.base
         with self.lock:
             self.jobs[job.id] = job
+        if job.webhook and job.webhook.startswith("http://127.0.0.1:") and not job.faults & {"stuck", "no-hook"}:
+            teller = threading.Thread(target=self._tell, args=(job,), name="stub-webhook")
+            self.tellers.append(teller)
+            teller.start()
         return next((LOST[fault] for fault in sorted(job.faults) if fault in LOST), None)
+
+    def webhook(self, job: Job, now: int) -> tuple[dict[str, str], bytes]:
+        """Headers and body of the webhook at the job's end; only fal and Replicate have one that is signed."""
+        raise NotImplementedError(f"{self.name} sends no webhook for {job.id} at {now}.")
+
+    def _tell(self, job: Job) -> None:
+        """Send the webhook: ``hook-twice``, ``hook-forged`` and ``hook-old`` are its faults."""
+        time.sleep(self.latency)
+        old = "hook-old" in job.faults
+        headers, body = self.webhook(job, int(time.time()) - (301 if old else 0))
+        body += b" " if "hook-forged" in job.faults else b""
+        assert job.webhook is not None
+        for _ in range(2 if "hook-twice" in job.faults else 1):
+            with suppress(httpx.HTTPError):
+                reply = httpx.post(job.webhook, content=body, headers=headers, trust_env=False, timeout=5)
+                self.told.append(reply.status_code)
 
     def poll(self, job: Job) -> str:
         """``waiting``, ``running`` or ``done``; counts the poll."""
@@ -214,6 +240,8 @@ def serving(stub: Stub, port: int = 0) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+        for teller in stub.tellers:
+            teller.join()
 
 
 def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
