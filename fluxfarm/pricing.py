@@ -84,16 +84,14 @@ class PerTile:
 
 
 @dataclass(frozen=True, slots=True)
-class PerAreaAndStep:
-    """``usd * (width / 1024) * (height / 1024) * (steps / usual)``: DeepInfra's formula for FLUX-2-dev."""
+class PerArea:
+    """``usd * (width / 1024) * (height / 1024)``: DeepInfra's formula at the 28 steps that its images call takes."""
 
     usd: Decimal
-    usual: int  #: steps
 
     def __call__(self, drawn: Size, references: Sizes, steps: int) -> Decimal:  # noqa: ARG002 - a tariff's arguments
         """USD."""
-        exact = self.usd * drawn.pixels * steps / (MEGAPIXEL * self.usual)
-        return exact.quantize(SMALLEST, rounding=ROUND_UP)
+        return (self.usd * drawn.pixels / MEGAPIXEL).quantize(SMALLEST, rounding=ROUND_UP)
 
 
 def flat(usd_per_megapixel: str) -> PerMegapixel:

@@ -17,7 +17,7 @@ from fluxfarm.catalog import DEV, FLEX, KLEIN_4B, KLEIN_9B, MAX, PRO, find_model
 from fluxfarm.jobs import JobType
 from fluxfarm.offers.offer import Offer
 from fluxfarm.offers.treatments import IGNORED, PASSED, Treatment, clamped, converted, parameters, renamed, wrapped
-from fluxfarm.pricing import PerAreaAndStep, PerImage, PerMegapixel, Tariff, flat
+from fluxfarm.pricing import PerArea, PerImage, PerMegapixel, Tariff, flat
 from fluxfarm.sizes import MEGAPIXEL, SizeLimits
 
 LARGEST_SEED: Final = 2**31 - 1
@@ -126,7 +126,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             parameters=parameters(size=converted("size"), seed=IGNORED, images=converted("image")),
             max_references=4,
             constants=_BASE64,
-            tariffs={DEV.slug: PerAreaAndStep(Decimal("0.01"), 28)},
+            tariffs={DEV.slug: PerArea(Decimal("0.01"))},
             result_hosts=(".deepinfra.com",),
         ),
     }
