@@ -12,7 +12,8 @@ from api.farm import Farm
 from fluxfarm.airecord import AiRecord, AiRecordDetail, AttemptRecord, Links, Problem, Progress
 from fluxfarm.errors import InvalidField
 from fluxfarm.jobs import Lane
-from storage.records import Attempt, Image, Job
+from storage.presenting import presigned
+from storage.records import Attempt, Job
 
 _CURSOR: Final = "1:"  #: version of the cursor's form
 
@@ -36,16 +37,9 @@ class JobPage(BaseModel):
     )
 
 
-def presigned(farm: Farm, image: Image) -> str:
-    """A temporary URL of a picture; it opens in a browser and is saved under a name that tells the job."""
-    extension = image.object_key.rpartition(".")[2]
-    return farm.store.presign(
-        image.object_key,
-        ttl=farm.settings.link_ttl,
-        content_type=image.content_type,
-        filename=f"{str(image.job_uuid)[:8]}-{image.n}.{extension}",
-        inline=True,
-    )
+def links(farm: Farm, job: Job) -> list[str]:
+    """Temporary URLs of the job's pictures, in their order."""
+    return [presigned(farm.store, farm.settings, image) for image in job.images]
 
 
 def job_url(farm: Farm, job: Job) -> str:
@@ -55,7 +49,7 @@ def job_url(farm: Farm, job: Job) -> str:
 
 def ai_record(farm: Farm, job: Job) -> AiRecord:
     """The aiRecord of a job."""
-    urls = [presigned(farm, image) for image in job.images]
+    urls = links(farm, job)
     return AiRecord(
         uuid=job.uuid,
         model=job.model,

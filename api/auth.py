@@ -1,10 +1,10 @@
-"""Who calls: an API key in ``Authorization: Bearer`` or ``API-KEY``, and what it may do."""
+"""Who calls: an API key in ``Authorization`` (Bearer, or fal's Key) or ``API-KEY``, and what it may do."""
 
 from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import Depends, Security
+from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from fluxfarm.errors import Forbidden, Unauthorized
@@ -15,6 +15,7 @@ from storage.repository.tenants import UNKNOWN_KEY, Caller
 #: where a call is not "GET reads, the rest renders"; the first line that fits counts
 NEEDED: Final = (
     ("GET", "/v1/webhooks/{webhook}/secret", Scope.RENDER),
+    ("GET", "/replicate/v1/webhooks/default/secret", Scope.RENDER),
     ("", "/v1/keys", Scope.ADMIN),
     ("", "/v1/tenants", Scope.OPERATOR),
     ("GET", "", Scope.READ),
@@ -22,11 +23,14 @@ NEEDED: Final = (
     ("", "", Scope.RENDER),
 )
 
+SCHEMES: Final = ("key", "token")  #: as fal's and Replicate's older clients say instead of Bearer
+
 _bearer: Final = HTTPBearer(auto_error=False, description="`Authorization: Bearer ff_live_…`", scheme_name="bearer")
 _header: Final = APIKeyHeader(name="API-KEY", auto_error=False, description="The same key", scheme_name="apiKey")
 
 
 async def read_secret(
+    request: Request,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     header: Annotated[str | None, Security(_header)],
 ) -> str:
@@ -35,7 +39,8 @@ async def read_secret(
     Raises:
         Unauthorized: no key, or one that cannot be ours.
     """
-    secret = bearer.credentials if bearer is not None else header
+    scheme, _, word = request.headers.get("authorization", "").partition(" ")
+    secret = bearer.credentials if bearer is not None else word if scheme.lower() in SCHEMES else header
     if secret is None or not is_well_formed(secret):
         raise Unauthorized(UNKNOWN_KEY)
     return secret

@@ -12,7 +12,14 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from api.dialects import native_errors, openai_errors
+from api.dialects import (
+    cloudflare_errors,
+    fal_errors,
+    native_errors,
+    one_min_errors,
+    openai_errors,
+    replicate_errors,
+)
 from api.dialects.native_errors import PROBLEM_JSON
 from api.dialects.wording import Wording
 from api.strict import Complaints, problem_of
@@ -24,17 +31,24 @@ WORDINGS: Final[tuple[tuple[str, Wording], ...]] = (
     ("/openai", openai_errors.error_reply),
     ("/v1/images", openai_errors.error_reply),
     ("/v1/models", openai_errors.shared_reply),
+    ("/api", one_min_errors.error_reply),
+    ("/client/v4", cloudflare_errors.error_reply),
+    ("/fal", fal_errors.error_reply),
+    ("/replicate", replicate_errors.error_reply),
 )
 MEANINGS: Final = {
     400: "What was sent cannot be done as it stands; `code` says why, `param` names the field",
     401: "No API key, or a wrong, expired or revoked one",
     403: "The key lacks the scope, or its tenant may not; `code` says which",
     404: "No such thing for this key's tenant",
+    408: "The job is not over yet and goes on, or it was stopped; `code` says which",
     409: "The state of a job does not allow it, or another job stands in the way; `code` says why",
     413: "The body is over the limit",
     415: "The content type is not one that this call takes",
     416: "The range names bytes that do not exist",
     422: "The `Idempotency-Key` came before, with another call",
+    429: "A limit is reached, or the farm has no room; try again after `Retry-After` seconds",
+    499: "The job was stopped",
     500: "A fault of the farm; quote the request id",
     503: "A part of the farm is down; try again after `Retry-After` seconds",
     504: "The job is not over yet; it goes on",

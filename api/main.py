@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from api import errors
+from api.fal_proxy import FalProxy
 from api.farm import Farm, Fetch
 from api.openapi import Methods, describer
 from api.replies import Replies
@@ -19,6 +20,9 @@ from api.routes import (
     assets,
     campaign_exports,
     campaigns,
+    cloudflare,
+    fal,
+    fal_requests,
     health,
     images,
     jobs,
@@ -26,9 +30,12 @@ from api.routes import (
     metrics,
     models,
     objects,
+    one_min,
     progress,
     provenance,
     references,
+    replicate,
+    replicate_files,
     retries,
     schemas,
     tenants,
@@ -60,6 +67,7 @@ ROUTERS = (
     metrics,
 )
 OPENAI = (images, models)  #: also below ``/openai``, where Lumenfall's users have them
+DIALECTS = (one_min, cloudflare, fal_requests, fal, replicate, replicate_files)
 
 
 def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, outlet: Outlet = OUTLET) -> FastAPI:
@@ -78,7 +86,7 @@ def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, 
         redoc_url=None,
         redirect_slashes=False,
     )
-    for module in ROUTERS:
+    for module in (*ROUTERS, *DIALECTS):
         app.include_router(module.router)
     for module in OPENAI:
         app.include_router(module.router, generate_unique_id_function=lambda route: route.name)
@@ -86,6 +94,7 @@ def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, 
     app.state.methods = Methods(app)
     app.openapi = describer(app)  # type: ignore[method-assign]
     errors.install(app)
+    app.add_middleware(FalProxy)
     app.add_middleware(Replies)
     return app
 

@@ -12,9 +12,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api.auth import needed
+from api.dialects.cloudflare import CloudflareRun
+from api.dialects.fal import FalInput
 from api.dialects.native import NewJob
 from api.dialects.native_errors import ProblemDetails
+from api.dialects.one_min import Feature
 from api.dialects.openai import ImagesCall
+from api.dialects.replicate import NewPrediction
 from api.routes.campaigns import Changes
 from api.routes.keys import NewKey, Rotation
 from api.routes.retries import RetryMany
@@ -34,8 +38,13 @@ _BODIES: Final[tuple[type[BaseModel], ...]] = (
     Changes,
     ImagesCall,
     ProblemDetails,
+    Feature,
+    CloudflareRun,
+    FalInput,
+    NewPrediction,
 )
 _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
+_WITH_SLASHES: Final = ("key", "id", "model", "endpoint")  #: parameters that take the rest of a path
 _PARAMETER: Final = re.compile(r"\\\{(\w+)\\\}")
 _DESCRIPTION: Final = (
     "Accepts jobs, renders them with FLUX.2 and gives the pictures back through temporary links. `POST /v1/jobs` "
@@ -91,7 +100,7 @@ class Methods:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(_PARAMETER.sub(lambda m: ".+" if m[1] in {"key", "id"} else "[^/]+", re.escape(template)))
+    return re.compile(_PARAMETER.sub(lambda m: ".+" if m[1] in _WITH_SLASHES else "[^/]+", re.escape(template)))
 
 
 def _names(calls: dict[str, Any]) -> set[str]:

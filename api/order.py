@@ -11,6 +11,7 @@ from fluxfarm.catalog import ModelProfile
 from fluxfarm.jobs import JobType, Lane
 from fluxfarm.request import RenderRequest, choose_size
 from fluxfarm.sizes import Size
+from fluxfarm.webhooks import STANDARD, Telling
 
 MATCH_INPUT = "match_input_image"  #: the aspect ratio that means the first reference's
 
@@ -81,17 +82,23 @@ class Order:
     wish: SizeWish
     prompt_object: dict[str, Any]  #: what the record echoes
     images: tuple[Source, ...] = ()
+    image_fields: tuple[str, ...] = ()  #: what the caller calls each of them, when not promptObject.images.0 and so on
     provider: str = "auto"
     lane: Lane = Lane.INTERACTIVE
     deadline: datetime | None = None
     tags: tuple[str, ...] = field(default=())
     external_id: str | None = None
     webhook: str | None = None  #: an endpoint's id or a URL
+    telling: Telling = STANDARD  #: in whose words a URL is told
 
     @property
     def has_outside_pictures(self) -> bool:
         """Whether pictures must be fetched or redrawn before the job can be stored."""
         return any(not isinstance(image, Uploaded) for image in self.images)
+
+    def image_field(self, index: int) -> str:
+        """What the caller calls the picture, for errors."""
+        return self.image_fields[index] if self.image_fields else f"promptObject.images.{index}"
 
     def with_references(self, keys: Sequence[str], first: Size | None) -> RenderRequest:
         """The canonical request; ``keys`` are of stored objects, ``first`` is the size of the first one.

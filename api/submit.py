@@ -159,7 +159,7 @@ def _enter(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guar
             queue=queue,
             call=call,
             target=target,
-            webhook_id=None if target is None else endpoints.resolve(session, key.tenant_id, target),
+            webhook_id=None if target is None else endpoints.resolve(session, key.tenant_id, target, order.telling),
             uploaded={row.id: (row.object_key, Size(row.width, row.height)) for row in rows},
         )
         _check_uploaded(entry)
@@ -177,7 +177,7 @@ def _check_uploaded(entry: _Entry) -> None:
     for index, image in enumerate(entry.order.images):
         if isinstance(image, Uploaded) and image.id not in entry.uploaded:
             message = f"There is no reference {image.id!r}; POST /v1/references makes one."
-            raise InvalidReference(message, param=f"promptObject.images.{index}")
+            raise InvalidReference(message, param=entry.order.image_field(index))
 
 
 def _collect(farm: Farm, entry: _Entry) -> dict[int, Picture]:
@@ -191,7 +191,7 @@ def _collect(farm: Farm, entry: _Entry) -> dict[int, Picture]:
                 try:
                     found[index] = _picture(farm, image)
                 except BadRequest as error:
-                    error.param = f"promptObject.images.{index}"
+                    error.param = entry.order.image_field(index)
                     raise
     return found
 
@@ -212,7 +212,9 @@ def _enter_with_pictures(farm: Farm, secret: str, entry: _Entry, pictures: dict[
             allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: it may be revoked by now
             if entry.target is not None:
                 sealed = farm.sealer.seal(new_secret())
-                webhook_id = endpoints.resolve_or_create(session, entry.tenant_id, entry.target, sealed)
+                webhook_id = endpoints.resolve_or_create(
+                    session, entry.tenant_id, entry.target, sealed, entry.order.telling
+                )
                 entry = replace(entry, webhook_id=webhook_id)
             job = jobs.create(session, entry.new_job(request))
             idempotency.finish(session, entry.call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)

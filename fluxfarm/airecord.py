@@ -13,11 +13,12 @@ from pydantic.alias_generators import to_camel
 from fluxfarm.jobs import JobState, JobType, Lane
 
 
-def _milliseconds(moment: datetime) -> str:
+def milliseconds(moment: datetime) -> str:
+    """The moment as RFC 3339 in UTC, to the millisecond."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Moment = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str, when_used="json")]
+Moment = Annotated[datetime, PlainSerializer(milliseconds, return_type=str, when_used="json")]
 Usd = Annotated[Decimal, PlainSerializer(str, return_type=str, when_used="json")]
 
 

@@ -157,7 +157,12 @@ KLEIN_BASE_4B: Final = ModelProfile(
     default_size=_SQUARE,
     max_references=10,
     hub_id="black-forest-labs/FLUX.2-klein-base-4B",
-    aliases=_names("flux-2-klein-base-4b"),
+    aliases=_names(
+        "flux-2-klein-base-4b",
+        "black-forest-labs/flux-2-klein-4b-base",
+        "fal-ai/flux-2/klein/4b/base",
+        "fal-ai/flux-2/klein/4b/base/edit",
+    ),
     released="2026-01-15",
 )
 KLEIN_BASE_9B: Final = ModelProfile(
@@ -174,7 +179,12 @@ KLEIN_BASE_9B: Final = ModelProfile(
     default_size=_SQUARE,
     max_references=10,
     hub_id="black-forest-labs/FLUX.2-klein-base-9B",
-    aliases=_names("flux-2-klein-base-9b"),
+    aliases=_names(
+        "flux-2-klein-base-9b",
+        "black-forest-labs/flux-2-klein-9b-base",
+        "fal-ai/flux-2/klein/9b/base",
+        "fal-ai/flux-2/klein/9b/base/edit",
+    ),
     released="2026-01-15",
 )
 FLEX: Final = ModelProfile(
@@ -190,7 +200,7 @@ FLEX: Final = ModelProfile(
     sizes=_FLUX2_SIZES,
     default_size=_SQUARE,
     max_references=10,
-    aliases=_names("flux-2-flex", "fal-ai/flux-2-flex"),
+    aliases=_names("flux-2-flex", "fal-ai/flux-2-flex", "fal-ai/flux-2-flex/edit"),
     released="2026-05-27",
 )
 PRO: Final = ModelProfile(
@@ -206,7 +216,7 @@ PRO: Final = ModelProfile(
     sizes=_FLUX2_SIZES,
     default_size=_SQUARE,
     max_references=8,
-    aliases=_names("flux-2-pro", "fal-ai/flux-2-pro"),
+    aliases=_names("flux-2-pro", "fal-ai/flux-2-pro", "fal-ai/flux-2-pro/edit"),
     released="2025-11-24",
 )
 MAX: Final = ModelProfile(
@@ -222,7 +232,7 @@ MAX: Final = ModelProfile(
     sizes=_FLUX2_SIZES,
     default_size=_SQUARE,
     max_references=8,
-    aliases=_names("flux-2-max", "fal-ai/flux-2-max"),
+    aliases=_names("flux-2-max", "fal-ai/flux-2-max", "fal-ai/flux-2-max/edit"),
 )
 SMALL: Final = ModelProfile(
     slug="fluxfarm/flux-2-small",

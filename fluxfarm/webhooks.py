@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -19,9 +21,36 @@ from fluxfarm.jobs import JobState
 from fluxfarm.outbound import PORTS, Clock, Outlet, parse_url
 
 TEST_EVENT: Final = "test"
+STARTED: Final = "job.started"  #: told only where it was asked for
 EVENTS: Final = MappingProxyType(
     {JobState.SUCCESS: "job.succeeded", JobState.FAILED: "job.failed", JobState.CANCELED: "job.canceled"}
 )
+
+
+class Form(StrEnum):
+    """Whose words a webhook speaks, and how it is signed."""
+
+    STANDARD = "standard"  #: Standard Webhooks 1.0.0, with the endpoint's own secret
+    FAL = "fal"  #: fal's result, signed with the farm's Ed25519 key
+    REPLICATE = "replicate"  #: a prediction, signed with the tenant's default secret
+
+
+class Moment(StrEnum):
+    """When a webhook is told of its job."""
+
+    START = "start"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How a job's endpoint wants to be told, and of what."""
+
+    form: Form = Form.STANDARD
+    moments: tuple[Moment, ...] = (Moment.END,)
+
+
+STANDARD: Final = Telling()
 STATES: Final = MappingProxyType({event: state for state, event in EVENTS.items()})
 
 #: seconds before each attempt, counted from the one before it

@@ -13,15 +13,21 @@ from storage.records import Base, Json
 
 
 class Endpoint(Base):
-    """A URL of a tenant that is told of its jobs' ends."""
+    """A URL of a tenant that is told of its jobs' ends, in one form."""
 
     __tablename__ = "webhook_endpoints"
-    __table_args__ = (UniqueConstraint("tenant_id", "url"),)
+    __table_args__ = (
+        CheckConstraint("form IN ('standard','fal','replicate')", name="form"),
+        UniqueConstraint("tenant_id", "url", "form", "moments"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)  #: wh_ and 22 random letters
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
     url: Mapped[str]
-    #: newest first: ``sealed`` (see storage.sealing), ``created_at``, and ``expires_at`` of those that were replaced
+    form: Mapped[str] = mapped_column(server_default=text("'standard'"))  #: fluxfarm.webhooks.Form
+    moments: Mapped[list[str]] = mapped_column(server_default=text("'{end}'"))  #: fluxfarm.webhooks.Moment
+    #: of the standard form only, newest first: ``sealed`` (see storage.sealing), ``created_at``, and ``expires_at`` of
+    #: those that were replaced
     secrets: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     disabled_at: Mapped[datetime | None]
     disabled_reason: Mapped[str | None]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from typing import Final
 
 import structlog
-from standardwebhooks import Webhook
 
 from fluxfarm.errors import DatabaseUnavailable, FluxfarmError
 from fluxfarm.outbound import Outlet, make_client, parse_url
@@ -16,11 +14,13 @@ from fluxfarm.settings import Settings
 from fluxfarm.webhooks import OUTLET, SCHEDULE, delay, delivered, pause
 from storage.database import Database
 from storage.notifier import Notifier
+from storage.objects import HASTY, make_store
 from storage.queue import Queue
 from storage.repository import deliveries, endpoints
 from storage.repository.deliveries import SENDER_LOST, Answer, Message
 from storage.sealing import Sealer
 from workers import alive, metrics
+from workers.telling import body_of, headers_of
 
 SLOTS: Final = 8  #: threads; a sender waits for strangers most of the time
 SPARE_CONNECTIONS: Final = 2
@@ -50,6 +50,7 @@ class WebhookSender:
         self.lease = outlet.deadline_seconds + MARGIN
         self._outlet = outlet
         self._sealer = Sealer.from_settings(settings)
+        self._store = make_store(settings, HASTY)
         self.settings = settings
         self._pulse = alive.Pulse(settings)
 
@@ -78,7 +79,8 @@ class WebhookSender:
         error: str | None = None
         detail: str | None = None
         try:
-            content, headers = self._signed(message)
+            content = body_of(message, self.settings, self._store)
+            headers = headers_of(message, content, self._sealer)
             with (
                 make_client(self._outlet) as client,
                 client.stream("POST", parse_url(message.url), content=content, headers=headers) as response,
@@ -93,18 +95,6 @@ class WebhookSender:
             error = f"http_{status}"
         ms = round((time.monotonic() - started) * 1000)
         return Answer(ms=ms, status=status, error=error, detail=detail), asked
-
-    def _signed(self, message: Message) -> tuple[bytes, dict[str, str]]:
-        """The body and its headers; each live secret signs, so that a receiver may change to the new one at leisure."""
-        body = json.dumps(message.body, separators=(",", ":"))
-        live = [self._sealer.open(one["sealed"]) for one in endpoints.live(message.secrets, message.now)]
-        headers = {
-            "content-type": "application/json",
-            "webhook-id": message.id,
-            "webhook-timestamp": str(int(message.now.timestamp())),
-            "webhook-signature": " ".join(Webhook(one).sign(message.id, message.now, body) for one in live),
-        }
-        return body.encode(), headers
 
     def _settle(self, message: Message, answer: Answer, asked: str | None, until: float) -> str:
         """Write the answer down; while the database is away, try until the lease is over and it is sent again."""
@@ -145,6 +135,7 @@ class WebhookSender:
         self._pulse.stop()
         self.queue.close()
         self.database.close()
+        self._store.close()
 
 
 def _word(word: str, counts: bool) -> str:

@@ -161,9 +161,9 @@ def read_order(body: dict[str, Any], now: datetime) -> Order:
     job = read(NewJob, body)
     asked = job.prompt_object
     profile = find_model(job.model)
-    sources = [_source(index, text) for index, text in enumerate(asked.images or ())]
+    sources = [read_source(text, f"promptObject.images.{index}") for index, text in enumerate(asked.images or ())]
     try:
-        request, wish = _request(job.type, profile, asked, len(sources))
+        request, wish = read_request(job.type, profile, asked, len(sources))
     except BadRequest as error:
         error.param = f"promptObject.{error.param or 'resolution'}"
         raise
@@ -181,9 +181,14 @@ def read_order(body: dict[str, Any], now: datetime) -> Order:
     )
 
 
-def _request(
+def read_request(
     kind: JobType, profile: ModelProfile, asked: PromptObject, references: int
 ) -> tuple[RenderRequest, SizeWish]:
+    """The canonical request, still without its ``references`` pictures, and how its size was asked for.
+
+    Raises:
+        BadRequest: one of its leaves; ``param`` is the field's name in ``asked``.
+    """
     _check_counts(kind, profile, asked, references)
     wish = _wish(asked)
     size = wish.choose(profile, kind, None)
@@ -255,8 +260,13 @@ def _ignored(asked: PromptObject, wish: SizeWish) -> tuple[str, ...]:
     return tuple(name for name in (*IGNORED, *overruled) if getattr(asked, name) is not None)
 
 
-def _source(index: int, text: str) -> Source:
-    where = f"promptObject.images.{index}"
+def read_source(text: str, where: str) -> Source:
+    """The picture that a reference id, a URL or a data URI stands for; ``where`` is its field, for errors.
+
+    Raises:
+        InvalidReference: none of the three, or a damaged data URI.
+        ForbiddenUrl: a URL that the farm will not open.
+    """
     try:
         if text.startswith("ref_") and len(text) <= 64:  # noqa: PLR2004
             return Uploaded(text)

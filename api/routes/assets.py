@@ -7,12 +7,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Response
 
-from api.airecords import presigned
 from api.auth import Secret, allowed
 from api.errors import problems
 from api.farm import FarmPart
 from fluxfarm.errors import NotFound
 from fluxfarm.scopes import Scope
+from storage.presenting import presigned
 from storage.repository import jobs, tenants
 
 router = APIRouter(prefix="/v1/assets", tags=["assets"])
@@ -38,4 +38,4 @@ def open_asset(farm: FarmPart, secret: Secret, uuid: UUID, n: Annotated[int, Pat
     image = next((image for image in images if image.n == n), None)
     if image is None:
         raise NotFound(f"Job {uuid} has no image {n}.")
-    return Response(status_code=302, headers={"Location": presigned(farm, image)})
+    return Response(status_code=302, headers={"Location": presigned(farm.store, farm.settings, image)})

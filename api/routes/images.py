@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from api.airecords import ai_record, presigned
+from api.airecords import ai_record, links
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, media_type, parse_json, read_json_body
 from api.dialects.openai import ImagesOrder, read_edit, read_form, read_generation
@@ -133,8 +133,8 @@ def _line(event: dict[str, Any]) -> bytes:
 
 def _reply(farm: Farm, job: Job, as_base64: bool) -> ImagesReply:
     pictures = [
-        ImageData(b64_json=_base64(farm, job, index)) if as_base64 else ImageData(url=presigned(farm, image))
-        for index, image in enumerate(job.images)
+        ImageData(b64_json=_base64(farm, job, index)) if as_base64 else ImageData(url=url)
+        for index, url in enumerate(links(farm, job))
     ]
     return images_reply(job, ai_record(farm, job), pictures)
 

@@ -21,7 +21,7 @@ from api.strict import Strict, read
 from api.targets import checked_url, look_up, new_secret
 from fluxfarm.airecord import Moment
 from fluxfarm.scopes import Scope
-from fluxfarm.webhooks import MAX_URL
+from fluxfarm.webhooks import MAX_URL, Form
 from storage.repository import endpoints, tenants
 from storage.webhook_records import Delivery, Endpoint
 
@@ -52,6 +52,7 @@ class WebhookReply(_Reply):
 
     id: str = Field(description="Name it, or its URL, as `webhook` of a job.", examples=["wh_5fQk0cJm3yT9bW1xV7dZpA"])
     url: str
+    form: Form = Field(description="In whose words its messages are; a job of a dialect that names a URL makes it so.")
     created_at: Moment
     disabled_at: Moment | None = Field(description="Since when nothing is sent to it.")
     disabled_reason: str | None
@@ -92,7 +93,7 @@ class DeliveryReply(_Reply):
     """One message, from the end of its job until it is delivered."""
 
     id: str = Field(description="The `webhook-id`; the same on every attempt and replay.")
-    type: str = Field(description="`job.succeeded`, `job.failed`, `job.canceled` or `test`.")
+    type: str = Field(description="`job.started`, `job.succeeded`, `job.failed`, `job.canceled` or `test`.")
     job_uuid: UUID | None = Field(serialization_alias="job")
     state: Literal["pending", "delivered", "failed"]
     next_attempt_at: Moment | None = Field(description="Null when it is over.")
@@ -184,20 +185,21 @@ def read_webhook(farm: FarmPart, secret: Secret, webhook: str) -> Response:
 @router.get(
     "/{webhook}/secret",
     operation_id="readWebhookSecret",
-    responses={200: {"model": SecretReply}, **problems(401, 403, 404)},
+    responses={200: {"model": SecretReply}, **problems(401, 403, 404, 409)},
 )
 def read_secret(farm: FarmPart, secret: Secret, webhook: str) -> Response:
     """Read the newest secret, for an endpoint that a job made by naming its URL."""
     with farm.database.transaction() as session:
         caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         endpoint = endpoints.read(session, caller.tenant_id, webhook)
+        endpoints.check_own_secret(endpoint)
     return reply(SecretReply(id=endpoint.id, secret=farm.sealer.open(endpoint.secrets[0]["sealed"])))
 
 
 @router.post(
     "/{webhook}/rotate",
     operation_id="rotateWebhookSecret",
-    responses={200: {"model": FreshWebhookReply}, **problems(401, 403, 404)},
+    responses={200: {"model": FreshWebhookReply}, **problems(401, 403, 404, 409)},
 )
 def rotate_secret(farm: FarmPart, secret: Secret, webhook: str) -> Response:
     """Sign with a new secret; for 24 hours each message bears the signatures of the old and of the new one."""

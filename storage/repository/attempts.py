@@ -59,6 +59,7 @@ FINISH = text(
                CASE WHEN endpoint.disabled_at IS NOT NULL THEN 'endpoint_disabled' END,
                CASE WHEN endpoint.disabled_at IS NOT NULL THEN now() END
           FROM done JOIN webhook_endpoints AS endpoint ON endpoint.id = done.webhook_id
+         WHERE 'end' = ANY (endpoint.moments)
            FOR KEY SHARE OF endpoint
     ),
     tenant AS (

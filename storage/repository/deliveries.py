@@ -14,10 +14,12 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from fluxfarm.airecord import Problem
+from fluxfarm.airecord import Problem, milliseconds
 from fluxfarm.jobs import JobState
-from fluxfarm.webhooks import EVENTS, TEST_EVENT, job_data
+from fluxfarm.webhooks import EVENTS, TEST_EVENT, Form, job_data
 from storage.keys import random_id
+from storage.records import Job
+from storage.repository.reading import WHOLE, load
 
 PER_ENDPOINT: Final = 2  #: deliveries of one endpoint that are out at once: a slow one leaves the other slots free
 TICKET_PATIENCE: Final = 30.0  #: seconds after which an unclaimed ticket counts as lost
@@ -32,7 +34,7 @@ ADD: Final = text(
            CASE WHEN endpoint.disabled_at IS NOT NULL THEN 'endpoint_disabled' END,
            CASE WHEN endpoint.disabled_at IS NOT NULL THEN now() END
       FROM jobs JOIN webhook_endpoints AS endpoint ON endpoint.id = jobs.webhook_id
-     WHERE jobs.uuid = :uuid
+     WHERE jobs.uuid = :uuid AND 'end' = ANY (endpoint.moments)
        FOR KEY SHARE OF endpoint
     """
 )
@@ -96,7 +98,8 @@ CLAIM: Final = text(
         INSERT INTO webhook_attempts (delivery_id, number) SELECT id, attempts FROM claimed
     )
     SELECT claimed.id, claimed.attempts, claimed.tries, claimed.type, claimed.created_at, claimed.error_code,
-           endpoint.id AS endpoint_id, endpoint.url, endpoint.secrets, now() AS now,
+           endpoint.id AS endpoint_id, endpoint.tenant_id, endpoint.url, endpoint.form, endpoint.secrets,
+           now() AS now,
            jobs.uuid AS job_uuid, jobs.model, jobs.campaign, jobs.external_id
       FROM claimed JOIN webhook_endpoints AS endpoint ON endpoint.id = claimed.endpoint_id
       LEFT JOIN jobs ON jobs.uuid = claimed.job_uuid
@@ -145,15 +148,21 @@ FORGET: Final = text(
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The right to send a delivery once; ``body`` is what to send, ``now`` the database's time."""
+    """The right to send a delivery once; ``now`` is the database's time.
+
+    ``body`` is what the standard form says; the other forms tell of the ``job`` as it is now, unless it is a test.
+    """
 
     id: str
     number: int
     tries: int
     endpoint_id: str
+    tenant_id: UUID
     url: str
+    form: Form
     secrets: list[dict[str, Any]]
     body: dict[str, Any]
+    job: Job | None
     now: datetime
 
 
@@ -199,13 +208,27 @@ def claim(session: Session, delivery_id: str, lease: float) -> Message | None:
     row = session.execute(CLAIM, {"id": delivery_id, "lease": lease}).one_or_none()
     if row is None:
         return None
+    form, job = Form(row.form), None
     if row.type == TEST_EVENT:
         data = {"webhook": row.endpoint_id}
-    else:
+    elif form is Form.STANDARD:
         data = job_data(row.type, row.job_uuid, row.model, row.campaign, row.external_id, row.error_code)
-    moment = row.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    body = {"type": row.type, "timestamp": moment, "data": data}
-    return Message(row.id, row.attempts, row.tries, row.endpoint_id, row.url, row.secrets, body, row.now)
+    else:
+        data = {}
+        (job,) = load(session, WHOLE.where(Job.uuid == row.job_uuid))
+    return Message(
+        id=row.id,
+        number=row.attempts,
+        tries=row.tries,
+        endpoint_id=row.endpoint_id,
+        tenant_id=row.tenant_id,
+        url=row.url,
+        form=form,
+        secrets=row.secrets,
+        body={"type": row.type, "timestamp": milliseconds(row.created_at), "data": data},
+        job=job,
+        now=row.now,
+    )
 
 
 def succeed(session: Session, message: Message, answer: Answer) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from fluxfarm.errors import Conflict, InvalidField, NotFound
-from fluxfarm.webhooks import TEST_EVENT
+from fluxfarm.webhooks import STANDARD, TEST_EVENT, Form, Telling
 from storage.keys import random_id
 from storage.repository import deliveries
 from storage.webhook_records import Delivery, Endpoint
@@ -21,6 +21,10 @@ PREFIX: Final = "wh_"  #: of ids
 MAX_ENDPOINTS: Final = 1000  #: of one tenant
 OVERLAP: Final = timedelta(hours=24)  #: that a replaced secret signs on
 MAX_SECRETS: Final = 4  #: that sign at once: each adds a signature to a header
+SIGNED_BY: Final = {
+    Form.FAL: "the farm's key signs, and /.well-known/jwks.json shows it",
+    Form.REPLICATE: "/replicate/v1/webhooks/default/secret shows the one that signs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +39,29 @@ def _owned(tenant_id: UUID, endpoint_id: str) -> Select[Endpoint]:
     return select(Endpoint).where(Endpoint.tenant_id == tenant_id, Endpoint.id == endpoint_id)
 
 
-def find(session: Session, tenant_id: UUID, url: str) -> Endpoint | None:
-    """The tenant's endpoint at this URL."""
-    return session.scalars(select(Endpoint).where(Endpoint.tenant_id == tenant_id, Endpoint.url == url)).one_or_none()
+def find(session: Session, tenant_id: UUID, url: str, telling: Telling = STANDARD) -> Endpoint | None:
+    """The tenant's endpoint at this URL that is told so."""
+    return session.scalars(
+        select(Endpoint).where(
+            Endpoint.tenant_id == tenant_id,
+            Endpoint.url == url,
+            Endpoint.form == telling.form,
+            Endpoint.moments == list(telling.moments),
+        )
+    ).one_or_none()
 
 
-def resolve(session: Session, tenant_id: UUID, target: str) -> str | None:
-    """The id of the endpoint that a job names by its id or by its URL; None: a URL that is new.
+def resolve(session: Session, tenant_id: UUID, target: str, telling: Telling = STANDARD) -> str | None:
+    """The id of the endpoint that a job names by its id, or by its URL and how it is told; None: a URL that is new.
 
     Raises:
         InvalidField: no endpoint of the tenant has this id.
     """
-    column = Endpoint.id if target.startswith(PREFIX) else Endpoint.url
-    found = session.scalar(select(Endpoint.id).where(Endpoint.tenant_id == tenant_id, column == target))
-    if found is None and target.startswith(PREFIX):
+    if not target.startswith(PREFIX):
+        known = find(session, tenant_id, target, telling)
+        return None if known is None else known.id
+    found = session.scalar(select(Endpoint.id).where(Endpoint.tenant_id == tenant_id, Endpoint.id == target))
+    if found is None:
         message = f"There is no webhook {target[:60]!r}; POST /v1/webhooks makes one, or give its URL here."
         raise InvalidField(message, param="webhook")
     return found
@@ -66,13 +79,15 @@ def create(session: Session, tenant_id: UUID, url: str, sealed: str) -> Endpoint
     return endpoint
 
 
-def find_or_create(session: Session, tenant_id: UUID, url: str, sealed: str) -> tuple[Endpoint, bool]:
-    """The endpoint at this URL, and whether it was made now.
+def find_or_create(
+    session: Session, tenant_id: UUID, url: str, sealed: str, telling: Telling = STANDARD
+) -> tuple[Endpoint, bool]:
+    """The endpoint at this URL that is told so, and whether it was made now; only the standard form has a secret.
 
     Raises:
         Conflict: the tenant has as many as it may have.
     """
-    found = find(session, tenant_id, url)
+    found = find(session, tenant_id, url, telling)
     if found is not None:
         return found, False
     count = session.scalar(select(func.count()).select_from(Endpoint).where(Endpoint.tenant_id == tenant_id))
@@ -82,23 +97,30 @@ def find_or_create(session: Session, tenant_id: UUID, url: str, sealed: str) -> 
     fresh = random_id(PREFIX)
     session.execute(
         insert(Endpoint)
-        .values(id=fresh, tenant_id=tenant_id, url=url, secrets=[_entry(sealed)])
-        .on_conflict_do_nothing(index_elements=["tenant_id", "url"])
+        .values(
+            id=fresh,
+            tenant_id=tenant_id,
+            url=url,
+            form=telling.form,
+            moments=list(telling.moments),
+            secrets=[_entry(sealed)] if telling.form is Form.STANDARD else [],
+        )
+        .on_conflict_do_nothing(index_elements=["tenant_id", "url", "form", "moments"])
     )
-    kept = find(session, tenant_id, url)
+    kept = find(session, tenant_id, url, telling)
     assert kept is not None
     return kept, kept.id == fresh
 
 
-def resolve_or_create(session: Session, tenant_id: UUID, target: str, sealed: str) -> str:
+def resolve_or_create(session: Session, tenant_id: UUID, target: str, sealed: str, telling: Telling = STANDARD) -> str:
     """As ``resolve``, but a URL that is new becomes an endpoint with this secret.
 
     Raises:
         InvalidField: no endpoint of the tenant has this id.
         Conflict: the tenant has as many as it may have.
     """
-    known = resolve(session, tenant_id, target)
-    return find_or_create(session, tenant_id, target, sealed)[0].id if known is None else known
+    known = resolve(session, tenant_id, target, telling)
+    return find_or_create(session, tenant_id, target, sealed, telling)[0].id if known is None else known
 
 
 def read(session: Session, tenant_id: UUID, endpoint_id: str) -> Endpoint:
@@ -134,8 +156,10 @@ def rotate(session: Session, tenant_id: UUID, endpoint_id: str, sealed: str) -> 
 
     Raises:
         NotFound: no such endpoint, or somebody else's.
+        Conflict: its messages are not signed with a secret of its own.
     """
     endpoint = _lock(session, tenant_id, endpoint_id)
+    check_own_secret(endpoint)
     now = session.scalars(select(func.now())).one()
     old = [
         {**secret, "expires_at": _earlier(secret["expires_at"], now + OVERLAP)}
@@ -144,6 +168,16 @@ def rotate(session: Session, tenant_id: UUID, endpoint_id: str, sealed: str) -> 
     endpoint.secrets = [_entry(sealed), *old][:MAX_SECRETS]
     session.flush()
     return endpoint
+
+
+def check_own_secret(endpoint: Endpoint) -> None:
+    """Refuse an endpoint without a secret of its own.
+
+    Raises:
+        Conflict: the message says what signs instead.
+    """
+    if endpoint.form != Form.STANDARD:
+        raise Conflict(f"{endpoint.id} has no secret of its own; {SIGNED_BY[Form(endpoint.form)]}.")
 
 
 def live(secrets: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:

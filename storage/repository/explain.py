@@ -44,8 +44,8 @@ class Standing:
     gpu_seconds: float  #: what they are expected to take
 
 
-def standing(session: Session, job: Job) -> Standing | None:
-    """The place of a QUEUED job among those of all tenants; 0 is next.
+def standing(session: Session, job: Job, counted: int = COUNTED) -> Standing | None:
+    """The place of a QUEUED job among those of all tenants; 0 is next, and more than ``counted`` is not told apart.
 
     None: it does not stand in line (it is not QUEUED, waits for a retry, or has missed its deadline). Nothing is locked
     or charged.
@@ -54,10 +54,10 @@ def standing(session: Session, job: Job) -> Standing | None:
     clock = fairness.advance(flows, fair.read_clock(session, job.queue))
     lines: dict[int, deque[tuple[UUID, float]]] = {}
     before, total = 0, 0.0
-    while before < COUNTED and (flow := fairness.choose(flows, clock)) is not None:
+    while before < counted and (flow := fairness.choose(flows, clock)) is not None:
         line = lines.get(id(flow))
         if line is None:
-            line = lines[id(flow)] = _line(session, job.queue, flow)
+            line = lines[id(flow)] = _line(session, job.queue, flow, counted)
         if not line:
             flows.remove(flow)
             continue
@@ -67,7 +67,7 @@ def standing(session: Session, job: Job) -> Standing | None:
         fairness.charge(flow, flows, clock, seconds)
         clock = fairness.advance(flows, clock)
         before, total = before + 1, total + seconds
-    return Standing(before, total) if before == COUNTED else None
+    return Standing(before, total) if before == counted else None
 
 
 def reached_cap(session: Session, job: Job) -> int | None:
@@ -89,7 +89,7 @@ def expected_end(session: Session, job: Job, place: Standing | None, workers: in
     return end
 
 
-def _line(session: Session, queue: str, flow: Flow) -> deque[tuple[UUID, float]]:
+def _line(session: Session, queue: str, flow: Flow, counted: int) -> deque[tuple[UUID, float]]:
     rows = session.execute(
         select(Job.uuid, Job.gpu_seconds)
         .where(
@@ -102,6 +102,6 @@ def _line(session: Session, queue: str, flow: Flow) -> deque[tuple[UUID, float]]
             or_(Job.deadline.is_(None), Job.deadline > func.now()),
         )
         .order_by(Job.lane, Job.tenant_id, Job.campaign, Job.priority.desc(), Job.seq)
-        .limit(COUNTED)
+        .limit(counted)
     )
     return deque((row.uuid, row.gpu_seconds) for row in rows)

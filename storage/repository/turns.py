@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from fluxfarm.request import RenderRequest
 from storage.fairness import Flow
-from storage.repository import dispatch
+from storage.repository import deliveries, dispatch
 from storage.repository.events import JOB_CHANGED
 from storage.repository.fair import Turn
 
@@ -54,6 +54,13 @@ CLAIM: Final = """
     told AS (
         INSERT INTO events (job_uuid, kind, payload)
         SELECT uuid, 'status', jsonb_build_object('status', 'RUNNING') FROM claimed
+    ),
+    outbox AS (
+        INSERT INTO webhook_deliveries (id, endpoint_id, job_uuid, type)
+        SELECT :message, endpoint.id, claimed.uuid, 'job.started'
+          FROM claimed JOIN webhook_endpoints AS endpoint ON endpoint.id = claimed.webhook_id
+         WHERE claimed.attempt = 1 AND 'start' = ANY (endpoint.moments) AND endpoint.disabled_at IS NULL
+           FOR KEY SHARE OF endpoint
     )
     SELECT claimed.*, pg_notify(:channel, uuid::text) FROM claimed
 """
@@ -90,6 +97,7 @@ class Claimant:
             "provider": self.provider,
             "lease": self.lease,
             "channel": JOB_CHANGED,
+            "message": deliveries.new_id(),
         }
 
 

@@ -15,7 +15,14 @@ from storage.repository import tenants
 from tests.api.operations import operations
 
 # probes, links that are a permission, and what is the same for everybody
-OPEN = {"GET /healthz", "GET /readyz", "GET /metrics", "GET /objects/{key}", "GET /schemas/campaign.json"}
+OPEN = {
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+    "GET /objects/{key}",
+    "GET /schemas/campaign.json",
+    "GET /.well-known/jwks.json",
+}
 
 
 @pytest.fixture

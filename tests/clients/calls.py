@@ -23,6 +23,12 @@ START: Final = "<!-- calls -->\n"
 CLIENTS: Final = {
     "openai (Python)": ("constraints.txt", "openai"),
     "openai (Node)": ("tests/clients/node/package.json", "openai"),
+    "replicate (Python)": ("constraints.txt", "replicate"),
+    "replicate (Node)": ("tests/clients/node/package.json", "replicate"),
+    "cloudflare (Python)": ("constraints.txt", "cloudflare"),
+    "cloudflare (Node)": ("tests/clients/node/package.json", "cloudflare"),
+    "fal_client (Python)": ("constraints.txt", "fal_client"),
+    "@fal-ai/client (Node)": ("tests/clients/node/package.json", "@fal-ai/client"),
 }
 
 

@@ -1,0 +1,74 @@
+"""How a picture of a caller becomes a reference, whatever the call is named."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from anyio import to_thread
+from fastapi.concurrency import run_in_threadpool
+
+from api.auth import allowed
+from api.farm import Farm
+from fluxfarm.errors import BadRequest
+from fluxfarm.scopes import Scope
+from storage.keys import random_id
+from storage.objects import reference_key
+from storage.pictures import Picture, sanitise
+from storage.records import Reference
+from storage.repository import references, tenants
+
+
+async def check_caller(farm: Farm, secret: str) -> UUID:
+    """The caller's tenant, before a large body is read: a stranger's 20 MB are not even taken.
+
+    Raises:
+        Unauthorized: the key is not one of ours any more.
+        Forbidden: it may not upload.
+    """
+    return await run_in_threadpool(_owner, farm, secret)
+
+
+async def keep(farm: Farm, secret: str, body: bytes, field: str) -> Reference:
+    """Redraw the picture and keep it, once however often it comes; ``field`` is its name in the call, for errors.
+
+    Raises:
+        InvalidReference: no picture that can be used.
+        StoreUnavailable: it cannot be kept now.
+    """
+    picture = await to_thread.run_sync(_redraw, body, field, limiter=farm.pictures)
+    return await run_in_threadpool(_keep, farm, secret, picture)
+
+
+def _owner(farm: Farm, secret: str) -> UUID:
+    with farm.database.transaction() as session:
+        return allowed(tenants.authenticate(session, secret), Scope.RENDER).tenant_id
+
+
+def _redraw(body: bytes, field: str) -> Picture:
+    try:
+        return sanitise(body)
+    except BadRequest as error:
+        error.param = field
+        raise
+
+
+def _keep(farm: Farm, secret: str, picture: Picture) -> Reference:
+    owner = _owner(farm, secret)
+    with farm.database.transaction() as session:
+        same = references.find_same(session, owner, picture.sha256)
+    if same is not None and farm.store.stat(same.object_key) is not None:
+        return same
+    object_key = reference_key(owner)
+    farm.store.put(object_key, picture.png, "image/png")
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
+        row = Reference(
+            id=random_id("ref_"),
+            tenant_id=key.tenant_id,
+            object_key=object_key,
+            width=picture.width,
+            height=picture.height,
+            size_bytes=len(picture.png),
+            sha256=picture.sha256,
+        )
+        return references.create(session, row)
