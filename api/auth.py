@@ -15,6 +15,7 @@ from storage.repository.tenants import UNKNOWN_KEY, Caller
 #: where a call is not "GET reads, the rest renders"; the first line that fits counts
 NEEDED: Final = (
     ("GET", "/v1/webhooks/{webhook}/secret", Scope.RENDER),
+    ("POST", "/v1/verify", Scope.READ),
     ("GET", "/replicate/v1/webhooks/default/secret", Scope.RENDER),
     ("", "/v1/keys", Scope.ADMIN),
     ("", "/v1/tenants", Scope.OPERATOR),
