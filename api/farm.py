@@ -19,6 +19,7 @@ from storage.database import Database
 from storage.dispatcher import Dispatcher
 from storage.notifier import Notifier
 from storage.objects import HASTY, ObjectStore, make_store
+from storage.previews import Previews
 from storage.provenance import Provenance
 from storage.queue import Queue
 from storage.sealing import Sealer
@@ -43,6 +44,7 @@ class Farm:
     outlet: Outlet  #: where webhooks may go
     store: ObjectStore
     changes: Changes
+    previews: Previews
     metrics: Metrics
     provenance: Provenance  #: reads what pictures say of their making
     fetch: Fetch  #: the picture behind a stranger's URL
@@ -63,6 +65,7 @@ class Farm:
             outlet=outlet,
             store=make_store(settings, HASTY),
             changes=Changes(settings.database_url),
+            previews=Previews(settings.redis_url),
             metrics=Metrics(database),
             provenance=Provenance(identity(settings)),
             fetch=fetch or partial(fetch_picture, settings),
@@ -73,6 +76,7 @@ class Farm:
         """Give every connection back."""
         self.database.close()
         self.queue.close()
+        self.previews.close()
         self.store.close()
 
 

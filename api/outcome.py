@@ -35,15 +35,18 @@ async def pictures_of(farm: Farm, request: Request, job: Job) -> Job:
     """
     if not job.status.is_final:
         await _unless_hung_up(request, _wait(farm, job))
-        job = await run_in_threadpool(_read, farm, job)
+    return await run_in_threadpool(over, farm, job)
+
+
+def over(farm: Farm, job: Job) -> Job:
+    """The job as it is now, if it is a SUCCESS; raises what ``pictures_of`` does otherwise."""
+    with farm.database.transaction() as session:
+        job = jobs.read(session, job.tenant_id, job.uuid)
     error = end_of(job.uuid, job.status, job.problem)
     if error is not None:
         raise error
     if not job.status.is_final:
-        message = (
-            f"The job is not over after {farm.settings.longest_wait} s; it goes on. Read it at /v1/jobs/{job.uuid} "
-            "instead of asking again."
-        )
+        message = f"The job is not over yet, and goes on; read it at /v1/jobs/{job.uuid} instead of asking again."
         raise StillRendering(message, job=job.uuid)
     return job
 
@@ -79,8 +82,3 @@ async def _unless_hung_up(request: Request, waiting: Coroutine[None, None, None]
 async def _hung_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _read(farm: Farm, job: Job) -> Job:
-    with farm.database.transaction() as session:
-        return jobs.read(session, job.tenant_id, job.uuid)

@@ -1,20 +1,19 @@
-"""All that waits: long polls and event streams sleep on the event loop, never in a thread, until Postgres notifies."""
+"""All that waits sleeps on the event loop, never in a thread, until Postgres notifies."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from pydantic import SecretStr
 
-from fluxfarm.errors import DatabaseUnavailable, NotFound
+from fluxfarm.errors import DatabaseUnavailable
 from fluxfarm.jobs import JobState
 from storage.database import Database
 from storage.listening import listen_async
@@ -24,7 +23,6 @@ LOOK_AGAIN: Final = 2.0  #: seconds between looks at the record while no notific
 LOOK_ANYWAY: Final = 10.0  #: the same while they can: a connection may be dead without anybody's notice
 FIRST_BACKOFF: Final = 0.25  #: seconds before the listener connects again; doubles up to
 LONGEST_BACKOFF: Final = 5.0
-HEARTBEAT: Final = 15.0  #: seconds of silence after which a stream says that it lives
 
 log = structlog.get_logger()
 
@@ -105,51 +103,6 @@ async def until_over(database: Database, changes: Changes, tenant_id: UUID, uuid
             await changes.pause(changed, left)
 
 
-async def event_stream(
-    database: Database, changes: Changes, tenant_id: UUID, uuid: UUID, last_id: int | None
-) -> AsyncIterator[bytes]:
-    """Server-sent events after ``last_id`` (None: from the beginning) until the job is over or erased.
-
-    The acceptance has no row of its own: event 0 says QUEUED.
-    """
-    now = asyncio.get_running_loop().time
-    if last_id is None:
-        yield _event(0, "status", {"status": JobState.QUEUED.value})
-        last_id = 0
-    spoke = now()
-    with changes.watch(uuid) as changed:
-        while True:
-            changed.clear()
-            try:
-                state, fresh = await run_in_threadpool(_read_events, database, tenant_id, uuid, last_id)
-            except NotFound:
-                return
-            except DatabaseUnavailable:
-                state, fresh = None, []
-            for last_id, kind, payload in fresh:  # the last id is where the next look starts
-                yield _event(last_id, kind, payload)
-                spoke = now()
-            if state is not None and state.is_final:
-                return
-            if now() - spoke >= HEARTBEAT:
-                yield b": still here\n\n"
-                spoke = now()
-            await changes.pause(changed, max(0.1, spoke + HEARTBEAT - now()))
-
-
-def _event(number: int, kind: str, payload: dict[str, Any]) -> bytes:
-    return f"id: {number}\nevent: {kind}\ndata: {json.dumps(payload)}\n\n".encode()
-
-
 def _read_state(database: Database, tenant_id: UUID, uuid: UUID) -> JobState:
     with database.transaction() as session:
         return jobs.status(session, tenant_id, uuid)
-
-
-def _read_events(
-    database: Database, tenant_id: UUID, uuid: UUID, last_id: int
-) -> tuple[JobState, list[tuple[int, str, dict[str, Any]]]]:
-    with database.transaction() as session:
-        state = jobs.status(session, tenant_id, uuid)  # first: the event of a state is committed together with it
-        found = events.since(session, uuid, last_id)
-        return state, [(event.id, event.kind, event.payload) for event in found]

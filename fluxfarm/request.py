@@ -16,6 +16,7 @@ from fluxfarm.sizes import from_ratio as size_from_ratio
 
 OutputFormat = Literal["png", "jpeg", "webp", "avif", "gif"]
 OUTPUT_FORMATS: Final = ("png", "jpeg", "webp", "avif", "gif")
+MAX_PREVIEWS: Final = 3
 MAX_SEED: Final = 2**63 - 1
 MAX_PROMPT_CHARACTERS: Final = 4_000
 MAX_PROMPT_BYTES: Final = 16_000
@@ -37,6 +38,7 @@ class RenderRequest(BaseModel):
     output_format: OutputFormat
     output_quality: int
     references: tuple[str, ...] = ()
+    previews: Annotated[int, Field(ge=0, le=MAX_PREVIEWS)] = 0  #: of each image, while it is drawn
     ignored: tuple[str, ...] = ()  #: names that the caller sent and that change nothing here
 
     @property
@@ -56,7 +58,8 @@ class RenderRequest(BaseModel):
 
     def effective(self) -> dict[str, Any]:
         """The parameters as they are used, for the record."""
-        return self.model_dump(mode="json", exclude={"type", "model", "prompt", "references", "ignored", "seeds"})
+        left_out = {"type", "model", "prompt", "references", "previews", "ignored", "seeds"}
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 def check_prompt(text: str) -> str:

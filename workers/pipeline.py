@@ -9,6 +9,7 @@ import gc
 import math
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -28,6 +29,7 @@ from fluxfarm.errors import (
 from fluxfarm.sizes import MULTIPLE
 from workers import pipeline_loading
 from workers.pipeline_failures import forget, translate
+from workers.pipeline_previews import OnPreview, Previewer, preview_steps
 from workers.pipeline_prompts import PromptEncoder
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ OnStep = Callable[[int, int], None]
 @dataclass(frozen=True, slots=True)
 class Drawing:
     """What one call needs: ``seeds`` holds one seed (0 to 2**63 - 1) for each image to draw.
+
+    ``previews`` are wanted of each image while it is drawn.
 
     ``width`` and ``height`` are pixels, multiples of 16 (the pipelines floor others with only a log line). ``guidance``
     is a vector for dev, true guidance above 1 for klein-base, and without effect on a distilled klein. References are
@@ -62,6 +66,7 @@ class Drawing:
     seeds: tuple[int, ...]
     references: tuple[Image.Image, ...] = ()
     max_sequence_length: int = 512
+    previews: int = 0
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
@@ -147,7 +152,7 @@ class Pipeline:
         self._opened()
         return self._prompts.count(prompt)
 
-    def draw(self, drawing: Drawing, on_step: OnStep) -> list[Image.Image]:
+    def draw(self, drawing: Drawing, on_step: OnStep, on_preview: OnPreview | None = None) -> list[Image.Image]:
         """Draw one RGB image for each seed, one at a time: only batches of one repeat to the bit.
 
         ``on_step(done, total)`` comes after every step, total = images x steps. What it raises from the farm's error
@@ -163,7 +168,7 @@ class Pipeline:
         with self._lock:
             pipe = self._opened()
             try:
-                return self._draw_all(pipe, drawing, on_step)
+                return self._draw_all(pipe, drawing, on_step, on_preview)
             except BaseException as error:
                 forget(error)
                 self._clean_up(pipe)
@@ -193,20 +198,27 @@ class Pipeline:
             raise RenderFailed("The model was unloaded before the drawing began.")
         return pipe
 
-    def _draw_all(self, pipe: Any, drawing: Drawing, on_step: OnStep) -> list[Image.Image]:
+    def _draw_all(
+        self, pipe: Any, drawing: Drawing, on_step: OnStep, on_preview: OnPreview | None
+    ) -> list[Image.Image]:
         call = self._call(drawing)
         done = 0
         total = len(drawing.seeds) * drawing.steps
+        previewer = _previewer(pipe, drawing, on_preview)
 
         def report(*_: object) -> dict[str, object]:
             nonlocal done
             done += 1
             on_step(done, total)
+            if previewer is not None:
+                previewer.after((done - 1) // drawing.steps, (done - 1) % drawing.steps + 1)
             return {}  # the pipelines crash on None
 
-        return [
-            pipe(**call, generator=_generator(seed), callback_on_step_end=report).images[0] for seed in drawing.seeds
-        ]
+        with nullcontext() if previewer is None else previewer.watching():
+            return [
+                pipe(**call, generator=_generator(seed), callback_on_step_end=report).images[0]
+                for seed in drawing.seeds
+            ]
 
     def _call(self, drawing: Drawing) -> dict[str, Any]:
         """The arguments that all images of a drawing share; names only, as the first positional one is ``image``."""
@@ -239,6 +251,13 @@ class Pipeline:
             torch.cuda.empty_cache()
         elif self.device == "mps":
             torch.mps.empty_cache()
+
+
+def _previewer(pipe: Any, drawing: Drawing, show: OnPreview | None) -> Previewer | None:
+    if show is None or not drawing.previews:
+        return None
+    steps = preview_steps(drawing.steps, drawing.previews)
+    return Previewer(pipe, width=drawing.width, height=drawing.height, steps=steps, show=show)
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -103,7 +103,7 @@ def _draw(worker: RenderWorker, held: Held) -> Drawn:
     request = held.claim.request
     with _faults_as_errors():
         references = tuple(_reference(worker, held, key) for key in request.references)
-        return worker.provider.draw(request, references, held.on_step)
+        return worker.provider.draw(request, references, held.on_step, worker.previews.for_job(held.claim))
 
 
 @contextmanager

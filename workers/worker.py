@@ -17,6 +17,7 @@ from storage.database import Database
 from storage.dispatcher import Dispatcher
 from storage.notifier import Notifier
 from storage.objects import ObjectStore, make_store
+from storage.previews import Previews
 from storage.provenance import open_provenance
 from storage.queue import Queue
 from storage.records import Worker
@@ -24,6 +25,7 @@ from storage.repository import workers
 from storage.repository.turns import Claimant
 from workers import alive
 from workers.leases import LeaseKeeper
+from workers.previews import PreviewSender
 from workers.providers.local import LocalProvider
 from workers.render import render_next
 
@@ -50,6 +52,7 @@ class RenderWorker:
         self.notifier = Notifier(self.database, self.queue)
         self.provenance = open_provenance(settings)
         self.provider = LocalProvider(settings, queues)
+        self.previews = PreviewSender(Previews(settings.redis_url))
         self.leases = LeaseKeeper(
             self.database, lease=settings.lease, renewal=settings.lease_renewal, beat=self._heartbeat
         )
@@ -118,5 +121,6 @@ class RenderWorker:
         except FluxfarmError as error:
             log.warning("sign_off_failed", error=error.code)
         self.provider.close()
+        self.previews.close()
         self.queue.close()
         self.database.close()

@@ -14,7 +14,7 @@ from fluxfarm.catalog import MODELS, ModelProfile, find_model
 from fluxfarm.errors import BadRequest, InvalidField, InvalidReference, InvalidSize
 from fluxfarm.jobs import JobType, Lane
 from fluxfarm.outbound import parse_url
-from fluxfarm.request import MAX_PROMPT_CHARACTERS, MAX_SEED, RenderRequest, check_prompt, choose_seeds
+from fluxfarm.request import MAX_PREVIEWS, MAX_PROMPT_CHARACTERS, MAX_SEED, RenderRequest, check_prompt, choose_seeds
 from fluxfarm.sizes import parse_megapixels
 from fluxfarm.webhooks import MAX_URL
 from storage.pictures import parse_data_uri
@@ -87,6 +87,9 @@ class NewJob(Strict):
         json_schema_extra={"format": "date-time"},
     )
     tags: list[Tag] = Field(default_factory=list, max_length=20, description="Words to find the job by.")
+    previews: int = Field(
+        0, ge=0, le=MAX_PREVIEWS, description="Of each image while it is drawn; the events of the job show them."
+    )
     external_id: str | None = Field(
         None,
         alias="externalId",
@@ -168,7 +171,7 @@ def read_order(body: dict[str, Any], now: datetime) -> Order:
         error.param = f"promptObject.{error.param or 'resolution'}"
         raise
     return Order(
-        request=request,
+        request=request.model_copy(update={"previews": job.previews}),
         wish=wish,
         prompt_object=_echo(body["promptObject"], sources),
         images=tuple(sources),

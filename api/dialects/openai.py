@@ -17,12 +17,11 @@ from fluxfarm.catalog import ModelProfile, find_model
 from fluxfarm.errors import BadRequest, InvalidField, InvalidReference
 from fluxfarm.jobs import JobType
 from fluxfarm.outbound import parse_url
-from fluxfarm.request import MAX_SEED, RenderRequest, check_prompt, choose_seeds
+from fluxfarm.request import MAX_PREVIEWS, MAX_SEED, RenderRequest, check_prompt, choose_seeds
 from fluxfarm.sizes import parse_megapixels
 from storage.pictures import parse_data_uri
 
 MAX_IMAGES: Final = 10
-MAX_PARTIALS: Final = 3
 DEFAULT_FORMAT: Final = "png"  #: OpenAI's
 #: a quality as a share of the model's own number of steps; ``max`` is its highest
 STEPS_OF: Final[Mapping[str, float]] = {"low": 0.5, "medium": 1.0, "high": 1.5, "xhigh": 1.75, "max": math.inf}
@@ -54,7 +53,7 @@ class ImagesCall(Strict):
     user: str | None = Field(None, max_length=1000, description="Kept on the record.")
     safety_identifier: str | None = Field(None, max_length=1000, description="Kept on the record.")
     stream: bool | None = Field(None, description="Server-sent events instead of one reply.")
-    partial_images: int | None = Field(None, ge=0, le=MAX_PARTIALS, description="Previews in the stream.")
+    partial_images: int | None = Field(None, ge=0, le=MAX_PREVIEWS, description="Previews in the stream.")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Of the first image; random when not said.")
     steps: int | None = Field(None, ge=1, le=1000, description="Denoising steps; see /v1/models.")
     num_inference_steps: int | None = Field(None, ge=1, le=1000, description="The same under its other name.")
@@ -72,7 +71,6 @@ class ImagesOrder:
     order: Order
     stream: bool
     as_base64: bool
-    partials: int
 
 
 def read_generation(body: Mapping[str, Any], default_model: str) -> ImagesOrder:
@@ -141,7 +139,6 @@ def _order(
         order=Order(request=_request(kind, profile, call, wish), wish=wish, prompt_object=shown, images=sources),
         stream=bool(call.stream),
         as_base64=call.response_format == "b64_json",
-        partials=(call.partial_images or 0) if call.stream else 0,
     )
 
 
@@ -165,6 +162,7 @@ def _request(kind: JobType, profile: ModelProfile, call: ImagesCall, wish: SizeW
             "guidance": profile.guidance.check(guidance, "guidance", profile.slug),
             "output_format": "jpeg" if output_format == "jpg" else output_format,
             "output_quality": profile.default_quality if compression is None else compression,
+            "previews": (call.partial_images or 0) if call.stream else 0,
             "ignored": _ignored(profile, call),
         }
     )
@@ -213,6 +211,8 @@ def _ignored(profile: ModelProfile, call: ImagesCall) -> tuple[str, ...]:
     """What was sent and changes nothing: other services' switches, unknown names, and what another field overrules."""
     extra = [name for name, value in (call.model_extra or {}).items() if value is not None]
     found = [name[:60] for name in extra]
+    if call.partial_images and not call.stream:
+        found.append("partial_images")
     if call.quality is not None and (_one_of(call, "steps", "num_inference_steps") or profile.guidance_kind == "fixed"):
         found.append("quality")
     sized = call.size is not None and call.size.strip().lower() != "auto"

@@ -18,15 +18,16 @@ from api.auth import Secret, allowed
 from api.bodies import JsonBody, media_type, parse_json, read_json_body
 from api.dialects.openai import ImagesOrder, read_edit, read_form, read_generation
 from api.dialects.openai_errors import OpenAIError, error_object
-from api.dialects.openai_replies import ImageData, ImagesReply, completed_event, images_reply
+from api.dialects.openai_replies import ImageData, ImagesReply, completed_event, images_reply, partial_event
 from api.errors import errors_as
 from api.farm import Farm, FarmPart
 from api.forms import literal
 from api.forms import read_form as read_multipart
+from api.happenings import STILL_HERE, happenings
 from api.idempotency import REPLAYED, Guard, IdempotencyKey, Repeats, digest
-from api.outcome import pictures_of
+from api.outcome import over, pictures_of
 from api.replies import reply
-from api.submit import Accepted, submit
+from api.submit import submit
 from fluxfarm.catalog import find_model
 from fluxfarm.errors import FluxfarmError
 from fluxfarm.scopes import Scope
@@ -111,15 +112,22 @@ async def _answer(farm: Farm, secret: str, request: Request, order: ReadOrder, g
     if accepted.replayed is not None:
         headers[REPLAYED] = "true"
     if asked.stream:
-        events = _events(farm, request, accepted)
+        events = _events(farm, accepted.job)
         return StreamingResponse(events, media_type=EVENT_STREAM, headers={**headers, "X-Accel-Buffering": "no"})
     job = await pictures_of(farm, request, accepted.job)
     return reply(await run_in_threadpool(_reply, farm, job, asked.as_base64), headers=headers)
 
 
-async def _events(farm: Farm, request: Request, accepted: Accepted) -> AsyncIterator[bytes]:
+async def _events(farm: Farm, job: Job) -> AsyncIterator[bytes]:
+    """Previews as they come, then the pictures; a stream waits as long as its reader does."""
     try:
-        job = await pictures_of(farm, request, accepted.job)
+        async for happening in happenings(farm, job, 0):
+            if happening is None:
+                yield STILL_HERE
+            elif happening.preview is not None:
+                image = base64.b64encode(happening.preview.body).decode()
+                yield _line(partial_event(job, image, happening.preview.index))
+        job = await run_in_threadpool(over, farm, job)
         for index in range(len(job.images)):
             yield _line(completed_event(job, await run_in_threadpool(_base64, farm, job, index)))
     except FluxfarmError as error:

@@ -180,6 +180,7 @@ def erase_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         jobs.erase(session, key.tenant_id, uuid)
+    farm.previews.forget(uuid)
     farm.store.delete_prefix(job_prefix(key.tenant_id, uuid))
     return Response(status_code=204)
 

@@ -14,8 +14,8 @@ from pydantic.alias_generators import to_camel
 from api.auth import Secret, allowed
 from api.errors import problems
 from api.farm import Farm, FarmPart
+from api.happenings import event_stream
 from api.replies import reply
-from api.waiting import event_stream
 from fluxfarm.airecord import Moment
 from fluxfarm.errors import InvalidField
 from fluxfarm.jobs import JobState
@@ -69,12 +69,13 @@ async def follow_job(
 ) -> StreamingResponse:
     """Follow a job as server-sent events.
 
-    `status` and `progress` events in order, until the job is over. Event 0 says QUEUED. With `Last-Event-ID` (or
+    `status` and `progress` events in order, until the job is over, and `preview` ones without an id when the job asked
+    for `previews`. Event 0 says QUEUED. With `Last-Event-ID` (or
     `?lastEventId=`) the stream goes on after that event. A comment every 15 s of silence.
     """
     last_id = _event_id(last_event_id or asked)
-    tenant_id = await run_in_threadpool(_owner, farm, secret, uuid)
-    stream = event_stream(farm.database, farm.changes, tenant_id, uuid, last_id)
+    job = await run_in_threadpool(_job, farm, secret, uuid)
+    stream = event_stream(farm, job, last_id)
     return StreamingResponse(stream, media_type=EVENT_STREAM, headers={"X-Accel-Buffering": "no"})
 
 
@@ -145,8 +146,7 @@ def _event_id(text: str) -> int | None:
     return int(text)
 
 
-def _owner(farm: Farm, secret: str, uuid: UUID) -> UUID:
+def _job(farm: Farm, secret: str, uuid: UUID) -> Job:
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        jobs.status(session, key.tenant_id, uuid)
-        return key.tenant_id
+        return jobs.read(session, key.tenant_id, uuid)

@@ -47,7 +47,7 @@ CLAIM: Final = """
         INSERT INTO attempts (job_uuid, number, provider, worker, status, seeds, effective, ignored)
         SELECT uuid, attempt, :provider, :worker, 'RUNNING',
                ARRAY(SELECT jsonb_array_elements_text(request -> 'seeds')::bigint),
-               request - ARRAY['type', 'model', 'prompt', 'references', 'ignored', 'seeds'],
+               request - ARRAY['type', 'model', 'prompt', 'references', 'previews', 'ignored', 'seeds'],
                ARRAY(SELECT jsonb_array_elements_text(request -> 'ignored'))
           FROM claimed
     ),

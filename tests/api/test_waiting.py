@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from fluxfarm.client_events import JobEvent, parse
 from storage.database import Database
+from storage.previews import Preview
 from tests.api.samples import Hand, body
 
 
@@ -184,6 +185,33 @@ def test_events_come_in_order_and_end_with_the_job(web: httpx.Client, hand: Hand
     assert json.loads(replayed.text.split("data: ")[1].splitlines()[0]) == {"status": "SUCCESS"}
 
 
+def test_previews_come_in_the_stream_of_a_job_that_asked(web: httpx.Client, app: FastAPI, hand: Hand) -> None:
+    def preview(index: int) -> Preview:
+        return Preview(attempt=1, n=0, index=index, step=index, steps=8, content_type="image/webp", body=b"picture")
+
+    asked, silent = (str(web.post("/v1/jobs", json=body(previews=n)).json()["aiRecord"]["uuid"]) for n in (2, 0))
+    assert web.post("/v1/jobs", json=body(previews=4)).json()["param"] == "previews"
+    previews = app.state.farm.previews
+
+    def render() -> None:
+        for uuid in (silent, asked):
+            claimed = hand.claim(uuid)
+            previews.put(claimed.uuid, preview(0))
+            previews.put(claimed.uuid, preview(1))
+            hand.finish(claimed)
+
+    with later(render):
+        seen = follow(web, asked)
+    shown = [event for event in seen if event.kind == "preview"]
+    assert [event.data["index"] for event in shown] == [0, 1]
+    assert shown[0].data["contentType"] == "image/webp"
+    assert shown[0].data["image"] == "cGljdHVyZQ=="
+    assert seen[-1].is_last
+    assert "preview" not in {event.kind for event in follow(web, silent)}
+    web.delete(f"/v1/jobs/{asked}").raise_for_status()
+    assert not previews._redis.exists(f"preview:{asked}")
+
+
 def test_a_stream_ends_when_its_job_is_erased(web: httpx.Client) -> None:
     uuid = accept(web)
     with later(lambda: web.delete(f"/v1/jobs/{uuid}")):
@@ -191,7 +219,7 @@ def test_a_stream_ends_when_its_job_is_erased(web: httpx.Client) -> None:
 
 
 def test_a_silent_stream_says_that_it_lives(web: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.waiting.HEARTBEAT", 0.2)
+    monkeypatch.setattr("api.happenings.HEARTBEAT", 0.2)
     uuid = accept(web)
     with web.stream("GET", f"/v1/jobs/{uuid}/events") as reply:
         for line in reply.iter_lines():

@@ -13,6 +13,8 @@ from api.main import create_app
 from fluxfarm.settings import Settings
 from fluxfarm.sources import parse_sources
 from storage.database import Database
+from storage.objects import make_store
+from tests.api.samples import Hand
 from tests.clients.calls import Call
 from tests.clients.rendering import Seen, rendering, serving
 from tests.making import MODEL, QUEUE
@@ -59,3 +61,11 @@ def place(idle: Place, provider: LocalProvider) -> Iterator[Place]:
     """A farm that renders."""
     with rendering(idle.settings, provider, QUEUE):
         yield idle
+
+
+@pytest.fixture
+def hand(idle: Place) -> Iterator[Hand]:
+    """Does what a worker does, without rendering."""
+    store = make_store(idle.settings)
+    yield Hand(idle.database, store)
+    store.close()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from openai.types import ImagesResponse
 from PIL import Image
 from sqlalchemy import func, select
 
+from fluxfarm.airecord import Problem
 from fluxfarm.settings import Settings
 from storage.records import Job
-from tests.api.samples import picture
+from tests.api.samples import Hand, picture
 from tests.clients.calls import client_call
 from tests.clients.conftest import Place
 from tests.making import MODEL
@@ -229,6 +232,72 @@ def test_a_key_makes_one_job(client: openai.OpenAI, place: Place) -> None:
     with pytest.raises(openai.UnprocessableEntityError):
         client.images.generate(**{**asked, "prompt": "another"})
     assert jobs(place) == 1
+
+
+def fail(place: Place, hand: Hand, code: str) -> None:
+    """What a worker does with the one job that comes."""
+    dispatched = select(Job.uuid).where(Job.dispatched_at.is_not(None))  # before that the API may hold its row
+    until = time.monotonic() + 10
+    while True:
+        with place.database.transaction() as session:
+            uuid = session.scalars(dispatched).one_or_none()
+        if uuid is not None:
+            break
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    hand.fail(hand.claim(uuid), Problem(code=code, message="Refused.", retryable=False))
+
+
+@client_call(PYTHON, "images.generate(stream=True, partial_images=3)", GENERATIONS)
+def test_a_stream_shows_previews(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {**PROMPT, "extra_body": {"steps": 8}}
+    events = list(client.images.generate(**asked, stream=True, partial_images=3, quality="high"))
+    assert [event.type for event in events] == ["image_generation.partial_image"] * 3 + ["image_generation.completed"]
+    partial, last = events[1], events[-1]
+    assert set(partial.model_dump()) == {
+        *("type", "b64_json", "partial_image_index", "size", "quality", "background", "output_format", "created_at")
+    }
+    assert partial.type == "image_generation.partial_image"
+    assert (partial.partial_image_index, partial.size, partial.output_format) == (1, "64x64", "png")
+    assert opened(base64.b64decode(partial.b64_json)).size == (64, 64)
+    assert last.type == "image_generation.completed"
+    assert (last.quality, last.usage.total_tokens, last.usage.output_tokens) == ("high", 528, 16)
+    assert opened(base64.b64decode(last.b64_json)).format == "PNG"
+    assert len({event.b64_json for event in events}) == 4
+
+
+@client_call(PYTHON, "images.edit(image=file, stream=True, partial_images=1)", EDITS)
+def test_a_stream_of_an_edit(client: openai.OpenAI) -> None:
+    events = list(client.images.edit(image=files("PNG"), stream=True, partial_images=1, **PROMPT))
+    assert [event.type for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+
+
+@client_call(PYTHON, "images.generate(stream=True) and openai.APIError in the stream", GENERATIONS)
+def test_a_stream_tells_of_a_failure(idle: Place, hand: Hand) -> None:
+    with ThreadPoolExecutor(1) as pool, connect(idle) as client:
+        failing = pool.submit(fail, idle, hand, "moderated")
+        with pytest.raises(openai.APIError, match="safety_violations") as caught:
+            list(client.images.generate(**PROMPT, stream=True))
+        failing.result()
+    assert caught.value.code == "moderation_blocked"
+
+
+@client_call(PYTHON, "images.generate(…) and openai.BadRequestError moderation_blocked", GENERATIONS)
+@pytest.mark.parametrize(
+    ("failed", "kind", "code"),
+    [
+        ("moderated", openai.BadRequestError, "moderation_blocked"),
+        ("render_failed", openai.InternalServerError, "generation_failed"),
+    ],
+)
+def test_a_job_that_fails(idle: Place, hand: Hand, failed: str, kind: type[openai.APIStatusError], code: str) -> None:
+    with ThreadPoolExecutor(1) as pool, connect(idle) as client:
+        failing = pool.submit(fail, idle, hand, failed)
+        with pytest.raises(kind) as caught:
+            client.images.generate(**PROMPT)
+        failing.result()
+    assert caught.value.code == code
+    assert idle.seen.requests == [GENERATIONS]
 
 
 REFUSED = (

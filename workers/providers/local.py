@@ -21,6 +21,7 @@ from fluxfarm.settings import Settings
 from fluxfarm.sources import ModelSource
 from storage.queue import local_queue
 from workers.pipeline import Drawing, Pipeline
+from workers.pipeline_previews import OnPreview
 from workers.pipeline_small import ensure_small
 from workers.watchdog import Watchdog
 
@@ -78,7 +79,13 @@ class LocalProvider:
             except FluxfarmError as error:
                 log.warning("model_unavailable", model=slug, reason=error.message)
 
-    def draw(self, request: RenderRequest, references: tuple[Image, ...], on_step: Callable[[int, int], None]) -> Drawn:
+    def draw(
+        self,
+        request: RenderRequest,
+        references: tuple[Image, ...],
+        on_step: Callable[[int, int], None],
+        on_preview: OnPreview | None = None,
+    ) -> Drawn:
         """Draw every image of the request at the next multiple of 16.
 
         Raises:
@@ -96,12 +103,13 @@ class LocalProvider:
             seeds=request.seeds,
             references=references,
             max_sequence_length=request.profile.max_sequence_length,
+            previews=request.previews,
         )
         with self._watchdog.watching(on_step) as watched:
             pipeline = self._load(request.model)
             loaded = time.perf_counter()
             self._watchdog.alive()
-            images = pipeline.draw(drawing, watched)
+            images = pipeline.draw(drawing, watched, on_preview)
         timings = {"load": loaded - started, "render": time.perf_counter() - loaded}
         return Drawn(images, pipeline.revision, timings)
 
