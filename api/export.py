@@ -49,25 +49,29 @@ class Export:
         return archive.length(entries), archive.stream(entries, campaign.created_at)
 
 
-def chosen(farm: Farm, campaign: Campaign, choice: Choice) -> Iterator[Listed]:
-    """The files that have a picture and are asked for; each batch is a transaction of its own."""
+def chosen(farm: Farm, campaign: Campaign, choice: Choice, *, number: int | None = None) -> Iterator[Listed]:
+    """The files that have a picture and are asked for, or the one of this number if it is one of them.
+
+    Each batch is a transaction of its own.
+    """
     if choice is Choice.AUTO:
         choice = Choice.APPROVED if campaign.spec.get("review") else Choice.DONE
     verdict = "approve" if choice is Choice.APPROVED else None
-    after = -1
+    after = -1 if number is None else number - 1
+    batch = BATCH if number is None else 1
     while True:
         with farm.database.transaction() as session:
             page = campaign_assets.page(
                 session,
                 campaign.id,
                 after=after,
-                limit=BATCH,
+                limit=batch,
                 status="SUCCESS",
                 drafts=choice is Choice.DRAFTS,
                 verdict=verdict,
             )
-        yield from (one for one in page if one.has_picture)
-        if len(page) < BATCH:
+        yield from (one for one in page if one.has_picture and number in (None, one.n))
+        if len(page) < batch or number is not None:
             return
         after = page[-1].n
 

@@ -19,9 +19,11 @@ from api.dialects.native_errors import ProblemDetails
 from api.dialects.one_min import Feature
 from api.dialects.openai import ImagesCall
 from api.dialects.replicate import NewPrediction
+from api.routes.campaign_reviews import Picks, Review
 from api.routes.campaigns import Changes
 from api.routes.keys import NewKey, Rotation
 from api.routes.retries import RetryMany
+from api.routes.shares import NewShare
 from api.routes.tenants import NewTenant, TenantChange
 from api.routes.webhooks import NewWebhook
 from fluxfarm.campaigns.spec import Spec
@@ -36,6 +38,9 @@ _BODIES: Final[tuple[type[BaseModel], ...]] = (
     NewWebhook,
     Spec,
     Changes,
+    Review,
+    Picks,
+    NewShare,
     ImagesCall,
     ProblemDetails,
     Feature,

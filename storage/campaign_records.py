@@ -59,6 +59,22 @@ class CampaignAsset(Base):
     job_uuid: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.uuid", ondelete="SET NULL"))  #: the latest job
 
 
+class ShareLink(Base):
+    """Leave to see a campaign's files without a key, for a time; only the token's SHA-256 is kept."""
+
+    __tablename__ = "share_links"
+    __table_args__ = (Index(None, "campaign_id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    campaign_id: Mapped[UUID] = mapped_column(ForeignKey("campaigns.id", ondelete="CASCADE"))
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    only: Mapped[str]  #: which files, as for an export
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    opened: Mapped[int] = mapped_column(server_default=text("0"))  #: how often it was used
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class CampaignReview(Base):
     """What somebody said of a picture; nothing here is ever changed."""
 

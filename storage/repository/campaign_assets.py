@@ -9,10 +9,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import text
-from sqlalchemy.orm import Session
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session, raiseload
 
 from fluxfarm.jobs import JobState
+from storage.records import Job
 from storage.repository import copying
 
 COLUMNS: Final = (
@@ -146,12 +147,29 @@ def follow(session: Session, retries: Sequence[UUID]) -> None:
         session.execute(FOLLOW, {"jobs": list(retries)})
 
 
-def point(session: Session, campaign_id: UUID, jobs: dict[int, UUID]) -> None:
-    """Other jobs draw these files from now on."""
+def point(session: Session, campaign_id: UUID, files: Sequence[int], job: UUID, seed: int) -> None:
+    """Another job draws these files from now on, with this seed."""
     session.execute(
-        text("UPDATE campaign_assets SET job_uuid = :job WHERE campaign_id = :campaign_id AND n = :n"),
-        [{"campaign_id": campaign_id, "n": n, "job": job} for n, job in jobs.items()],
+        text(
+            "UPDATE campaign_assets SET job_uuid = :job, seed = :seed"
+            " WHERE campaign_id = :campaign_id AND n = ANY (:files)"
+        ),
+        {"campaign_id": campaign_id, "files": list(files), "job": job, "seed": seed},
     )
+
+
+def jobs_of(session: Session, tenant_id: UUID, files: Iterable[Listed]) -> dict[UUID, Job]:
+    """The jobs that draw the files, without attempts and images."""
+    wanted = {one.job_uuid for one in files if one.job_uuid is not None}
+    query = select(Job).where(Job.tenant_id == tenant_id, Job.uuid.in_(wanted)).options(raiseload("*"))
+    return {job.uuid: job for job in session.scalars(query)}
+
+
+def taken(session: Session, campaign_id: UUID, names: Sequence[str]) -> set[str]:
+    """Those of the names that are in use, in whatever case."""
+    query = text("SELECT name FROM campaign_assets WHERE campaign_id = :campaign_id AND lower(name) = ANY (:names)")
+    rows = session.scalars(query, {"campaign_id": campaign_id, "names": [name.lower() for name in names]})
+    return {name.lower() for name in rows}
 
 
 def count(session: Session, campaign_id: UUID) -> list[Count]:
