@@ -37,22 +37,9 @@ class JobPage(BaseModel):
     )
 
 
-<<<<<<< HEAD
 def links(farm: Farm, job: Job) -> list[str]:
     """Temporary URLs of the job's pictures, in their order."""
     return [presigned(farm.store, farm.settings, image) for image in job.images]
-=======
-def presigned(farm: Farm, image: Image) -> str:
-    """A temporary URL of a picture; it opens in a browser and is saved under a name that tells the job."""
-    extension = image.object_key.rpartition(".")[2]
-    name = f"{str(image.job_uuid)[:8]}-{image.n}.{extension}"
-    return presigned_object(farm, image.object_key, image.content_type, name)
-
-
-def presigned_object(farm: Farm, key: str, content_type: str, name: str) -> str:
-    """The same of any stored picture, saved under this name."""
-    return farm.store.presign(key, ttl=farm.settings.link_ttl, content_type=content_type, filename=name, inline=True)
->>>>>>> 9e14cd6 (Campaigns are reviewed, picked from, shared and printed)
 
 
 def job_url(farm: Farm, job: Job) -> str:

@@ -11,7 +11,6 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from api.airecords import presigned_object
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
 from api.errors import problems
@@ -187,7 +186,13 @@ def open_shared_file(farm: FarmPart, token: Token, n: Annotated[int, Path(ge=0, 
     one = next((one for one in chosen(farm, campaign, Choice(row.only), number=n)), None)
     if one is None or one.object_key is None:
         raise NotFound("The link shows no such file.")
-    where = presigned_object(farm, one.object_key, one.content_type or "", one.name.rpartition("/")[2])
+    where = farm.store.presign(
+        one.object_key,
+        ttl=farm.settings.link_ttl,
+        content_type=one.content_type or "",
+        filename=one.name.rpartition("/")[2],
+        inline=True,
+    )
     return Response(status_code=302, headers={"Location": where})
 
 
