@@ -7,9 +7,10 @@ from typing import Annotated, Final
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from api.farm import FarmPart
 from fluxfarm.errors import Forbidden, Unauthorized
 from fluxfarm.scopes import Scope
-from storage.keys import is_well_formed
+from storage.keys import digest, is_well_formed
 from storage.repository.tenants import UNKNOWN_KEY, Caller
 
 #: where a call is not "GET reads, the rest renders"; the first line that fits counts
@@ -32,18 +33,23 @@ _header: Final = APIKeyHeader(name="API-KEY", auto_error=False, description="The
 
 async def read_secret(
     request: Request,
+    farm: FarmPart,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     header: Annotated[str | None, Security(_header)],
 ) -> str:
-    """The key's text, checked by its form alone: before a body is read, and without the database.
+    """The key's text, checked by its form and counted before a body is read; whose it is, the route asks.
 
     Raises:
         Unauthorized: no key, or one that cannot be ours.
+        TooManyRequests: it has called too often.
     """
     scheme, _, word = request.headers.get("authorization", "").partition(" ")
     secret = bearer.credentials if bearer is not None else word if scheme.lower() in SCHEMES else header
     if secret is None or not is_well_formed(secret):
         raise Unauthorized(UNKNOWN_KEY)
+    standing = request.state.standing = await farm.rates.spend(digest(secret))
+    if standing is not None:
+        standing.check()
     return secret
 
 

@@ -23,7 +23,15 @@ from api.dialects import (
 from api.dialects.native_errors import PROBLEM_JSON
 from api.dialects.wording import Wording
 from api.strict import Complaints, problem_of
-from fluxfarm.errors import BadRequest, FluxfarmError, InternalError, MethodNotAllowed, NotFound, Unavailable
+from fluxfarm.errors import (
+    BadRequest,
+    FluxfarmError,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+)
 
 #: who words the errors below a prefix, unknown paths and refused methods included
 WORDINGS: Final[tuple[tuple[str, Wording], ...]] = (
@@ -80,14 +88,18 @@ def wording_of(path: str) -> Wording:
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of these statuses, and of 500 and 503, which every call can give."""
+    """The OpenAPI entries of these statuses, and of those that every call can give; with a key 429 is one of them."""
     content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
-    return {status: {"description": MEANINGS[status], "content": content} for status in (*statuses, 500, 503)}
+    return {status: {"description": MEANINGS[status], "content": content} for status in _with_usual(statuses)}
 
 
 def errors_as(model: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """The same for a dialect, whose errors all have the form of ``model``."""
-    return {status: {"description": MEANINGS[status], "model": model} for status in (*statuses, 500, 503)}
+    return {status: {"description": MEANINGS[status], "model": model} for status in _with_usual(statuses)}
+
+
+def _with_usual(statuses: tuple[int, ...]) -> tuple[int, ...]:
+    return (*statuses, *((429,) if Unauthorized.status in statuses else ()), 500, 503)
 
 
 async def _fluxfarm_error(request: Request, error: Exception) -> Response:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Self
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from api.limits import Rates
 from api.metrics import Metrics
 from api.waiting import Changes
 from fluxfarm import outbound, webhooks
@@ -47,6 +48,7 @@ class Farm:
     previews: Previews
     metrics: Metrics
     provenance: Provenance  #: reads what pictures say of their making
+    rates: Rates
     fetch: Fetch  #: the picture behind a stranger's URL
     pictures: CapacityLimiter  #: threads for what may take seconds: fetching and redrawing pictures
 
@@ -68,6 +70,7 @@ class Farm:
             previews=Previews(settings.redis_url),
             metrics=Metrics(database),
             provenance=Provenance(identity(settings)),
+            rates=Rates(settings, database),
             fetch=fetch or partial(fetch_picture, settings),
             pictures=CapacityLimiter(PICTURE_THREADS),
         )
@@ -77,6 +80,7 @@ class Farm:
         self.database.close()
         self.queue.close()
         self.previews.close()
+        self.rates.close()
         self.store.close()
 
 

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import error_response
+from api.limits import Standing
 from api.metrics import NO_ROUTE
 from fluxfarm.errors import InternalError
 
@@ -54,7 +55,7 @@ class Replies:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else secrets.token_urlsafe(12)
         inner: dict[str, Any] = {**scope, "state": {**scope.get("state", {}), "request_id": request_id}}
-        outgoing = _Outgoing(send, request_id, head=scope["method"] == "HEAD")
+        outgoing = _Outgoing(send, inner["state"], head=scope["method"] == "HEAD")
         if outgoing.head:
             inner["method"] = "GET"
         started = time.perf_counter()
@@ -84,8 +85,8 @@ def _count(scope: Scope, status: int, seconds: float) -> None:
 class _Outgoing:
     """Adds the headers, and drops the body of a reply to HEAD."""
 
-    def __init__(self, send: Send, request_id: str, *, head: bool) -> None:
-        self._send, self._request_id = send, request_id
+    def __init__(self, send: Send, state: dict[str, Any], *, head: bool) -> None:
+        self._send, self._state = send, state
         self.head = head
         self.started = False
         self.status = 0
@@ -95,7 +96,10 @@ class _Outgoing:
             self.started = True
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self._request_id
+            headers["x-request-id"] = self._state["request_id"]
+            standing: Standing | None = self._state.get("standing")
+            if standing is not None:
+                headers.update(standing.headers())
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
         elif self.head and message["type"] == "http.response.body":

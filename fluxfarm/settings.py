@@ -71,6 +71,12 @@ class Settings(BaseSettings):
             "then it ends with the job's id, and the job goes on."
         ),
     )
+    rate_limit: int = Field(
+        12_000,
+        alias="FLUXFARM_RATE_LIMIT",
+        ge=0,
+        description="Calls a minute of one API key, unless its tenant or the key has another limit; 0: no limit.",
+    )
     idempotency_ttl: int = Field(
         86_400,
         alias="FLUXFARM_IDEMPOTENCY_TTL",

@@ -300,6 +300,7 @@ def running(
         "REDIS_URL": site.valkey.url,
         "FLUXFARM_DATA_DIR": str(folder / "data"),
         "FLUXFARM_PORT": str(port),
+        "FLUXFARM_RATE_LIMIT": "1000000",  # the chaos bench calls more often than any caller should
         **(environment or {}),
     }
     launch = ("-m", "tests.faults.launch")
