@@ -70,6 +70,7 @@ def ai_record(farm: Farm, job: Job) -> AiRecord:
         campaign=job.campaign or None,
         tags=job.tags,
         external_id=job.external_id,
+        revised_prompt=job.revised_prompt,
         retry_of=job.retry_of,
         webhook=job.webhook_id,
         deadline=job.deadline,

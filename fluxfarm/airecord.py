@@ -97,6 +97,7 @@ class AiRecord(_Part):
     tags: list[str]
     external_id: str | None  #: the caller's own name of the job
     webhook: str | None = None  #: the endpoint that is told of the end
+    revised_prompt: str | None = None  #: what was rendered, when the prompt was upsampled
     retry_of: UUID | None  #: the job that this one tries again
     deadline: Moment | None
     started_at: Moment | None

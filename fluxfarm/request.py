@@ -38,6 +38,7 @@ class RenderRequest(BaseModel):
     output_format: OutputFormat
     output_quality: int
     references: tuple[str, ...] = ()
+    prompt_upsampling: bool = False  #: rewrite the prompt first, where that can be done
     previews: Annotated[int, Field(ge=0, le=MAX_PREVIEWS)] = 0  #: of each image, while it is drawn
     ignored: tuple[str, ...] = ()  #: names that the caller sent and that change nothing here
 
@@ -58,7 +59,7 @@ class RenderRequest(BaseModel):
 
     def effective(self) -> dict[str, Any]:
         """The parameters as they are used, for the record."""
-        left_out = {"type", "model", "prompt", "references", "previews", "ignored", "seeds"}
+        left_out = {"type", "model", "prompt", "prompt_upsampling", "references", "previews", "ignored", "seeds"}
         return self.model_dump(mode="json", exclude=left_out)
 
 

@@ -179,6 +179,16 @@ class Settings(BaseSettings):
             "compiling count, so set it above those."
         ),
     )
+    upsampling_url: str = Field(
+        "",
+        alias="FLUXFARM_UPSAMPLING_URL",
+        description=(
+            "OpenAI-compatible chat endpoint (`https://…/v1`) that rewrites the prompts of jobs with "
+            "`prompt_upsampling`. Empty: only models whose own text encoder can."
+        ),
+    )
+    upsampling_key: SecretStr = Field(SecretStr(""), alias="FLUXFARM_UPSAMPLING_KEY", description="Its key.")
+    upsampling_model: str = Field("", alias="FLUXFARM_UPSAMPLING_MODEL", description="The model that is asked there.")
     store_patience: float = Field(
         600.0,
         alias="FLUXFARM_STORE_PATIENCE",

@@ -172,6 +172,7 @@ class Job(Base):
     tags: Mapped[list[str]]
     external_id: Mapped[str | None]  #: the caller's own name of the job, once per tenant
     webhook_id: Mapped[str | None]  #: who is told of the end; no foreign key: an endpoint may go before its jobs
+    revised_prompt: Mapped[str | None]  #: what an upsampler made of the prompt; every attempt renders this
     retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.uuid", ondelete="SET NULL"))  #: at most one each
     attempt: Mapped[int] = mapped_column(server_default=text("0"))  #: number of starts; fences every later write
     worker_id: Mapped[UUID | None]

@@ -31,6 +31,7 @@ from workers import pipeline_loading
 from workers.pipeline_failures import forget, translate
 from workers.pipeline_previews import OnPreview, Previewer, preview_steps
 from workers.pipeline_prompts import PromptEncoder
+from workers.pipeline_upsampling import can_upsample, upsample
 
 if TYPE_CHECKING:
     import torch
@@ -180,6 +181,25 @@ class Pipeline:
             elif self._lost is not None:  # found out while cleaning up: a device reports its errors late
                 failure = DeviceLost(self._lost)
         # Outside of the except block: inside, the library's error and its message would hang on to this one.
+        raise failure
+
+    def upsample(self, prompt: str, seed: int, references: tuple[Image.Image, ...], limit: int) -> str | None:
+        """A longer prompt of at most ``limit`` tokens by the text encoder itself; None: this one cannot.
+
+        Raises:
+            RenderError: as ``draw``.
+        """
+        with self._lock:
+            pipe = self._opened()
+            if not can_upsample(pipe):
+                return None
+            try:
+                text = upsample(pipe, prompt, seed, references)
+            except Exception as error:  # noqa: BLE001 - translated, as what the library raises may hold the prompt
+                forget(error)
+                failure = translate(error, prompt)
+            else:
+                return text if self.count_tokens(text) <= limit else None
         raise failure
 
     def close(self) -> None:

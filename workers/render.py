@@ -33,6 +33,7 @@ from workers import metrics
 from workers.encoding import encode
 from workers.leases import Held
 from workers.providers.local import Drawn
+from workers.upsampling import by_chat, upsample
 
 if TYPE_CHECKING:
     from workers.worker import RenderWorker
@@ -59,7 +60,10 @@ def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
             held = _claim(worker, queue, ticket)
             if held is None:
                 return NOTHING
-            drawn = _draw(worker, held)
+            asks_elsewhere = held.claim.request.prompt_upsampling and bool(worker.settings.upsampling_url)
+            drawn = None if asks_elsewhere else _draw(worker, held)
+        if drawn is None:  # the device is free for others while the prompt is rewritten
+            drawn = _draw_rewritten(worker, held)
         word = _deliver(worker, held, drawn)
     except (Canceled, LeaseLost) as error:
         assert held is not None
@@ -99,11 +103,21 @@ def _hand_back(worker: RenderWorker, queue: str, ticket: UUID) -> str:
     return NOTHING
 
 
-def _draw(worker: RenderWorker, held: Held) -> Drawn:
+def _draw_rewritten(worker: RenderWorker, held: Held) -> Drawn:
     request = held.claim.request
     with _faults_as_errors():
-        references = tuple(_reference(worker, held, key) for key in request.references)
-        return worker.provider.draw(request, references, held.on_step, worker.previews.for_job(held.claim))
+        upsample(worker, held, lambda: by_chat(worker.settings, request.prompt, request.seeds[0]))
+    with worker.provider.turn():
+        held.check()
+        return _draw(worker, held)
+
+
+def _draw(worker: RenderWorker, held: Held) -> Drawn:
+    with _faults_as_errors():
+        references = tuple(_reference(worker, held, key) for key in held.claim.request.references)
+        if held.claim.request.prompt_upsampling:
+            upsample(worker, held, lambda: worker.provider.upsample(held.claim.request, references))
+        return worker.provider.draw(held.claim.request, references, held.on_step, worker.previews.for_job(held.claim))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from storage.pictures import parse_data_uri
 MAX_AREA: Final = 1000.0  #: megapixels; far beyond any model, and far below what arithmetic breaks on
 MAX_IMAGES: Final = max(model.max_images for model in MODELS)
 MAX_REFERENCES: Final = max(model.max_references for model in MODELS)
-IGNORED: Final = ("prompt_upsampling", "go_fast", "acceleration", "disable_safety_checker", "prompt_strength")
+IGNORED: Final = ("go_fast", "acceleration", "disable_safety_checker", "prompt_strength")
 
 Area = Annotated[str, Field(max_length=16)] | float
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
@@ -62,7 +62,9 @@ class PromptObject(Strict):
         max_length=MAX_REFERENCES,
         description="References: ids of `POST /v1/references`, https URLs, `data:image/…;base64,…` URIs.",
     )
-    prompt_upsampling: bool | None = Field(None, description="Not done here; the attempt lists it as ignored.")
+    prompt_upsampling: bool | None = Field(
+        None, description="Rewrite the prompt first: `revisedPrompt` of the record, or listed as ignored."
+    )
     go_fast: bool | None = Field(None, description="Not done here; the attempt lists it as ignored.")
     acceleration: str | None = Field(None, max_length=64, description="Not done here; the attempt lists it as ignored.")
     disable_safety_checker: bool | None = Field(None, description="There is none here; listed as ignored.")
@@ -210,6 +212,7 @@ def read_request(
             "guidance": profile.guidance.check(asked.guidance, "guidance", profile.slug),
             "output_format": "jpeg" if output_format == "jpg" else output_format,
             "output_quality": profile.default_quality if quality is None else quality,
+            "prompt_upsampling": bool(asked.prompt_upsampling),
             "ignored": _ignored(asked, wish),
         }
     )

@@ -162,6 +162,7 @@ def _request(kind: JobType, profile: ModelProfile, call: ImagesCall, wish: SizeW
             "guidance": profile.guidance.check(guidance, "guidance", profile.slug),
             "output_format": "jpeg" if output_format == "jpg" else output_format,
             "output_quality": profile.default_quality if compression is None else compression,
+            "prompt_upsampling": bool(_one_of(call, "prompt_upsampling", "prompt_enhancement")),
             "previews": (call.partial_images or 0) if call.stream else 0,
             "ignored": _ignored(profile, call),
         }
@@ -220,7 +221,6 @@ def _ignored(profile: ModelProfile, call: ImagesCall) -> tuple[str, ...]:
         found += [name for name in ("aspect_ratio", "resolution") if getattr(call, name) is not None]
     if sized and call.width is not None:
         found += ["width", "height"]
-    found += [name for name in ("prompt_upsampling", "prompt_enhancement") if getattr(call, name)]
     return tuple(sorted(found))
 
 

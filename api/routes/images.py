@@ -141,7 +141,11 @@ def _line(event: dict[str, Any]) -> bytes:
 
 def _reply(farm: Farm, job: Job, as_base64: bool) -> ImagesReply:
     pictures = [
-        ImageData(b64_json=_base64(farm, job, index)) if as_base64 else ImageData(url=url)
+        ImageData(
+            b64_json=_base64(farm, job, index) if as_base64 else None,
+            url=None if as_base64 else url,
+            revised_prompt=job.revised_prompt,
+        )
         for index, url in enumerate(links(farm, job))
     ]
     return images_reply(job, ai_record(farm, job), pictures)

@@ -144,6 +144,26 @@ def report(session: Session, uuid: UUID, attempt: int, step: int, steps: int) ->
     return True
 
 
+def revise(session: Session, claimed: Claim, prompt: str) -> bool:
+    """Note what the prompt became, for this attempt and every later one; False: the attempt no longer counts."""
+    changed = session.execute(
+        update(Job)
+        .where(Job.uuid == claimed.uuid, Job.attempt == claimed.attempt, Job.status == JobState.RUNNING)
+        .values(revised_prompt=prompt)
+        .returning(Job.uuid)
+    )
+    return changed.scalar_one_or_none() is not None
+
+
+def ignore(session: Session, claimed: Claim, name: str) -> None:
+    """Note on the attempt that a parameter changed nothing."""
+    session.execute(
+        update(Attempt)
+        .where(Attempt.job_uuid == claimed.uuid, Attempt.number == claimed.attempt)
+        .values(ignored=func.array_append(Attempt.ignored, name))
+    )
+
+
 def _end(session: Session, claimed: Claim, target: JobState, **values: Any) -> bool:
     """Move RUNNING to ``target`` for exactly this attempt."""
     assert JobState.RUNNING in sources(target)

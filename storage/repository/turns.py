@@ -40,6 +40,7 @@ CLAIM: Final = """
                lease_expires_at = now() + make_interval(secs => :lease), run_after = NULL, dispatched_at = NULL
           FROM chosen WHERE jobs.uuid = chosen.uuid
         RETURNING jobs.uuid, jobs.tenant_id, jobs.attempt, jobs.request, jobs.gpu_seconds, jobs.webhook_id,
+                  jobs.revised_prompt,
                   chosen.was_dispatched,
                   extract(epoch FROM now() - jobs.created_at) AS queued_seconds
     ),
@@ -47,7 +48,8 @@ CLAIM: Final = """
         INSERT INTO attempts (job_uuid, number, provider, worker, status, seeds, effective, ignored)
         SELECT uuid, attempt, :provider, :worker, 'RUNNING',
                ARRAY(SELECT jsonb_array_elements_text(request -> 'seeds')::bigint),
-               request - ARRAY['type', 'model', 'prompt', 'references', 'previews', 'ignored', 'seeds'],
+               request - ARRAY['type', 'model', 'prompt', 'prompt_upsampling', 'references', 'previews', 'ignored',
+                               'seeds'],
                ARRAY(SELECT jsonb_array_elements_text(request -> 'ignored'))
           FROM claimed
     ),
@@ -103,6 +105,8 @@ class Claimant:
 
 def _claim(row: Any) -> Claim:
     request = RenderRequest.model_validate(row.request)
+    if row.revised_prompt is not None:
+        request = request.model_copy(update={"prompt": row.revised_prompt, "prompt_upsampling": False})
     return Claim(row.uuid, row.tenant_id, row.attempt, request, float(row.queued_seconds), row.webhook_id)
 
 

@@ -113,6 +113,15 @@ class LocalProvider:
         timings = {"load": loaded - started, "render": time.perf_counter() - loaded}
         return Drawn(images, pipeline.revision, timings)
 
+    def upsample(self, request: RenderRequest, references: tuple[Image, ...]) -> str | None:
+        """A longer prompt by the model's own text encoder; None: it cannot.
+
+        Raises:
+            ModelUnavailable, RenderError: as ``draw``.
+        """
+        pipeline = self._load(request.model)
+        return pipeline.upsample(request.prompt, request.seeds[0], references, request.profile.max_sequence_length)
+
     def _load(self, slug: str) -> Pipeline:
         """The resident pipeline of the model; the least used one leaves when there is no room."""
         pipeline = self._pipelines.get(slug)
