@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import fal_client
@@ -39,13 +40,14 @@ def waiting() -> dict[str, Any]:
     fal_client.cancel(MODEL, first.request_id)
     completed = first.status()
     said["canceled"] = [type(completed).__name__, getattr(completed, "error_type", None)]
-    for name, call in {
+    refused: dict[str, Callable[[], Any]] = {
         "late": lambda: fal_client.cancel(MODEL, first.request_id),
         "gone": first.get,
         "elsewhere": lambda: fal_client.status("fal-ai/flux-2", handle.request_id),
         "unknown": lambda: fal_client.submit("fal-ai/flux-1", ASKED),
         "invalid": lambda: fal_client.submit(MODEL, {**ASKED, "num_images": 0}),
-    }.items():
+    }
+    for name, call in refused.items():
         try:
             call()
         except fal_client.FalClientHTTPError as error:

@@ -1,0 +1,24 @@
+import os
+
+import requests
+
+url = os.environ["FARM_URL"] + "/api/features"
+headers = {
+    "Content-Type": "application/json",
+    "API-KEY": os.environ["FARM_KEY"],
+}
+data = {
+    "type": "IMAGE_GENERATOR",
+    "model": "black-forest-labs/flux-2-dev",
+    "promptObject": {
+        "prompt": "A cozy coffee shop interior in the morning, warm light, steam rising from a cup",
+        "aspect_ratio": "4:5",
+        "num_inference_steps": 28,
+        "guidance": 3.5,
+        "megapixels": "1",
+        "output_format": "webp",
+        "output_quality": 85,
+    },
+}
+response = requests.post(url, headers=headers, json=data)
+print(response.text)
