@@ -32,6 +32,7 @@ def _offer(model: str, name: str, tariff: Tariff, table: Mapping[str, Treatment]
         sizes=SIZES,
         multiple=16,
         max_references=4,
+        reference_side=LARGEST_REFERENCE,
         formats=("jpeg",),
         parameters=table,
         tariff=tariff,

@@ -33,6 +33,7 @@ class Offer:
     sizes: SizeLimits
     multiple: int  #: both sides are rounded to it before they are sent; the result is fitted back
     max_references: int
+    reference_side: int | None = None  #: pixels that the longer side of a reference may have; larger ones are shrunk
     images_per_call: int = 1
     formats: tuple[str, ...]  #: our names of the formats that it makes; others are emulated
     parameters: Mapping[str, Treatment]
@@ -74,6 +75,8 @@ class Offer:
         A reference whose size is not given counts as one megapixel.
         """
         seen = references + (UNSEEN,) * (len(request.references) - len(references))
+        if self.reference_side is not None:
+            seen = (Size(self.reference_side, self.reference_side),) * len(seen)
         return self.tariff(self.drawn_size(request.size) or request.size, seen, request.steps) * request.n
 
     def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:

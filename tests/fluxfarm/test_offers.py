@@ -161,7 +161,7 @@ def test_too_many_references_are_refused_in_words(provider: str, model: Any, ref
         ("bfl", KLEIN_4B, Size(2048, 1024), (), 1, "0.015"),
         ("bfl", FLEX, ONE, (), 1, "0.05"),
         ("cloudflare", DEV, ONE, (), 1, "0.04592"),  # 28 steps, 4 tiles
-        ("cloudflare", DEV, ONE, (Size(500, 500),) * 4, 1, "0.06944"),
+        ("cloudflare", DEV, ONE, (Size(2000, 1500),) * 4, 1, "0.06944"),  # shrunk to a tile each
         ("cloudflare", KLEIN_4B, Size(1025, 1024), (Size(500, 500),), 1, "0.001207"),
         ("cloudflare", KLEIN_9B, ONE, (ONE,), 1, "0.017"),
         ("deepinfra", DEV, ONE, (), 1, "0.01"),

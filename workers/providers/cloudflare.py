@@ -15,7 +15,6 @@ from fluxfarm.errors import (
     ProviderRefused,
     ResultLost,
 )
-from fluxfarm.offers.cloudflare import LARGEST_REFERENCE
 from workers.providers.contract import Account, Call, Finished, RemotePicture, Running, Ticket
 from workers.providers.failures import CONTENT, submit_failure, words
 from workers.providers.pictures import from_base64, shrink
@@ -89,7 +88,7 @@ def _form(call: Call) -> list[tuple[str, tuple[Any, ...]]]:
     fields = call.fields() | {"width": size.width, "height": size.height}
     parts: list[tuple[str, tuple[Any, ...]]] = [(name, (None, str(value))) for name, value in fields.items()]
     for index, png in enumerate(call.references):
-        small = shrink(png, max_side=LARGEST_REFERENCE)
+        small = shrink(png, max_side=call.offer.reference_side)
         parts.append((f"input_image_{index}", (f"{index}.png", small, "image/png")))
     return parts
 
