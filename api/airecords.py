@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.farm import Farm
-from fluxfarm.airecord import AiRecord, AiRecordDetail, AttemptRecord, Links, Problem, Progress
+from fluxfarm.airecord import AiRecord, AiRecordDetail, AttemptRecord, Links, Parameter, Problem, Progress
 from fluxfarm.errors import InvalidField
 from fluxfarm.jobs import Lane
 from storage.presenting import presigned
@@ -83,12 +83,14 @@ def _attempt(attempt: Attempt) -> AttemptRecord:
     return AttemptRecord(
         number=attempt.number,
         provider=attempt.provider,
+        model=attempt.model,
         worker=attempt.worker,
         model_revision=attempt.model_revision,
         status=attempt.status,
         seeds=attempt.seeds,
         effective=attempt.effective,
         ignored=attempt.ignored,
+        parameters={name: Parameter.model_validate(one) for name, one in (attempt.parameters or {}).items()},
         timings=attempt.timings,
         cost=attempt.cost,
         error=None if attempt.error is None else Problem.model_validate(attempt.error),

@@ -47,6 +47,7 @@ WORDINGS: Final[tuple[tuple[str, Wording], ...]] = (
 MEANINGS: Final = {
     400: "What was sent cannot be done as it stands; `code` says why, `param` names the field",
     401: "No API key, or a wrong, expired or revoked one",
+    402: "The estimate is more than a budget has left; nothing was spent",
     403: "The key lacks the scope, or its tenant may not; `code` says which",
     404: "No such thing for this key's tenant",
     408: "The job is not over yet and goes on, or it was stopped; `code` says which",

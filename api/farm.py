@@ -11,13 +11,17 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from api.limits import Rates
+from api.jwks import Jwks
 from api.metrics import Metrics
 from api.waiting import Changes
 from fluxfarm import outbound, webhooks
 from fluxfarm.outbound import Outlet
+from fluxfarm.remotes import Remotes
 from fluxfarm.settings import Settings
+from storage.board import Board
 from storage.database import Database
 from storage.dispatcher import Dispatcher
+from storage.gates import Gates
 from storage.notifier import Notifier
 from storage.objects import HASTY, ObjectStore, make_store
 from storage.previews import Previews
@@ -46,6 +50,10 @@ class Farm:
     store: ObjectStore
     changes: Changes
     previews: Previews
+    remotes: Remotes
+    gates: Gates  #: breakers of the providers' accounts
+    jwks: Jwks  #: fal's keys
+    board: Board  #: what is known of the providers
     metrics: Metrics
     provenance: Provenance  #: reads what pictures say of their making
     rates: Rates
@@ -57,6 +65,7 @@ class Farm:
         """The parts that the settings name."""
         database = Database.from_settings(settings)
         queue = Queue(settings)
+        remotes, gates = Remotes.from_settings(settings), Gates(settings)
         return cls(
             settings=settings,
             database=database,
@@ -68,6 +77,10 @@ class Farm:
             store=make_store(settings, HASTY),
             changes=Changes(settings.database_url),
             previews=Previews(settings.redis_url),
+            remotes=remotes,
+            gates=gates,
+            jwks=Jwks(),
+            board=Board(database, remotes, gates),
             metrics=Metrics(database),
             provenance=Provenance(identity(settings)),
             rates=Rates(settings, database),
@@ -81,6 +94,7 @@ class Farm:
         self.queue.close()
         self.previews.close()
         self.rates.close()
+        self.gates.close()
         self.store.close()
 
 

@@ -26,6 +26,7 @@ from api.routes import (
     fal_requests,
     health,
     images,
+    inbound,
     jobs,
     keys,
     metrics,
@@ -34,6 +35,7 @@ from api.routes import (
     one_min,
     progress,
     provenance,
+    providers,
     references,
     replicate,
     replicate_files,
@@ -41,6 +43,7 @@ from api.routes import (
     schemas,
     shares,
     tenants,
+    usage,
     webhooks,
     workers,
 )
@@ -67,6 +70,9 @@ ROUTERS = (
     keys,
     tenants,
     provenance,
+    providers,
+    usage,
+    inbound,
     health,
     metrics,
 )

@@ -22,6 +22,7 @@ from api.dialects.replicate import NewPrediction
 from api.routes.campaign_reviews import Picks, Review
 from api.routes.campaigns import Changes
 from api.routes.keys import NewKey, Rotation
+from api.routes.providers import OwnKey
 from api.routes.retries import RetryMany
 from api.routes.shares import NewShare
 from api.routes.tenants import NewTenant, TenantChange
@@ -41,6 +42,7 @@ _BODIES: Final[tuple[type[BaseModel], ...]] = (
     Review,
     Picks,
     NewShare,
+    OwnKey,
     ImagesCall,
     ProblemDetails,
     Feature,

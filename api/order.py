@@ -10,6 +10,7 @@ from typing import Any
 from fluxfarm.catalog import ModelProfile
 from fluxfarm.jobs import JobType, Lane
 from fluxfarm.request import RenderRequest, choose_size
+from fluxfarm.routing import Wish
 from fluxfarm.sizes import Size
 from fluxfarm.webhooks import STANDARD, Telling
 
@@ -83,7 +84,7 @@ class Order:
     prompt_object: dict[str, Any]  #: what the record echoes
     images: tuple[Source, ...] = ()
     image_fields: tuple[str, ...] = ()  #: what the caller calls each of them, when not promptObject.images.0 and so on
-    provider: str = "auto"
+    routing: Wish = field(default_factory=Wish)  #: who may render it
     lane: Lane = Lane.INTERACTIVE
     deadline: datetime | None = None
     tags: tuple[str, ...] = field(default=())

@@ -14,7 +14,8 @@ import structlog
 from api.auth import allowed
 from api.farm import Farm
 from api.idempotency import Guard, released_on_failure
-from api.submit import ACCEPTED, OUTSIDE, Accepted, all_or_nothing, dispatch, route
+from api.routing import look_around, route_again
+from api.submit import ACCEPTED, OUTSIDE, Accepted, all_or_nothing, dispatch
 from fluxfarm.errors import DatabaseUnavailable, FluxfarmError, Forbidden, NoRoute, NotFound, ReferenceGone
 from fluxfarm.licences import Permit
 from fluxfarm.scopes import Scope
@@ -49,16 +50,17 @@ def retry(farm: Farm, secret: str, uuid: UUID, guard: Guard | None) -> Accepted:
         IdempotencyKeyReused, IdempotencyInFlight: see the guard.
     """
     new = uuid4()
+    health = look_around(farm)
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         call = None if guard is None else guard.call(key.tenant_id, new)
         if (first := idempotency.take(session, call)) is not None:
             return Accepted(first.job, first.status_code)
         old = retries.lock_one(session, key.tenant_id, uuid)
-        queue = route(farm.settings, old.model, key.permit)
+        route = route_again(farm, session, old, health, key.permit)
         job = None
         if not old.render_request.references:
-            job = jobs.create(session, retries.again(old, new, queue, ()))
+            job = jobs.create(session, retries.again(old, new, route.queue, (), route.plan, route.price))
             idempotency.finish(session, call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
     if job is None:
         with released_on_failure(farm, call), all_or_nothing(farm, key.tenant_id, new):
@@ -66,9 +68,9 @@ def retry(farm: Farm, secret: str, uuid: UUID, guard: Guard | None) -> Accepted:
             with farm.database.transaction() as session:
                 allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: it may be revoked by now
                 old = retries.lock_one(session, key.tenant_id, uuid)
-                job = jobs.create(session, retries.again(old, new, queue, references))
+                job = jobs.create(session, retries.again(old, new, route.queue, references, route.plan, route.price))
                 idempotency.finish(session, call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
-    dispatch(farm, queue)
+    dispatch(farm, job.queue)
     return Accepted(job)
 
 
@@ -125,15 +127,17 @@ def retry_many(
 
 def _plan(farm: Farm, permit: Permit, found: list[Job], planned: list[NewJob], bulk: Bulk) -> int:
     """Fill ``planned`` until the time for copying is over; how many jobs were looked at, one at least."""
-    end = time.monotonic() + COPYING
+    end, health = time.monotonic() + COPYING, look_around(farm)
     for number, old in enumerate(found):
         if number and time.monotonic() >= end:
             return number
         new = uuid4()
         try:
-            queue = route(farm.settings, old.model, permit)
+            with farm.database.transaction() as session:
+                route = route_again(farm, session, old, health, permit)
             with all_or_nothing(farm, old.tenant_id, new) if old.render_request.references else nullcontext():
-                planned.append(retries.again(old, new, queue, carry_over(farm.store, old, new)))
+                references = carry_over(farm.store, old, new)
+                planned.append(retries.again(old, new, route.queue, references, route.plan, route.price))
         except (ReferenceGone, NoRoute, Forbidden) as error:
             bulk.skipped.append((old.uuid, error.code))
     return len(found)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
 from uuid import UUID, uuid4
 
 import structlog
@@ -16,20 +19,20 @@ from api.auth import allowed
 from api.farm import Farm
 from api.idempotency import REPLAYED, Guard, released_on_failure
 from api.order import Inline, Order, Source, Uploaded
+from api.routing import HealthBoard, Route, check_wish, choose_route, is_late, look_around
 from api.targets import FIELD, look_up, new_secret, read_target
-from fluxfarm.catalog import find_model
-from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, InvalidReference, NoRoute, Unavailable
+from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, InvalidReference, Unavailable
 from fluxfarm.licences import Permit
 from fluxfarm.request import RenderRequest
 from fluxfarm.scopes import Scope
-from fluxfarm.settings import Settings
 from fluxfarm.sizes import Size
+from storage.database import Session
 from storage.objects import job_prefix, object_key
 from storage.pictures import Picture, sanitise
-from storage.queue import local_queue
 from storage.records import Job
-from storage.repository import endpoints, idempotency, jobs, references, tenants
+from storage.repository import endpoints, explain, idempotency, jobs, ledger, references, tenants, workers
 from storage.repository.idempotency import Taken
+from storage.repository.tenants import Caller
 
 ACCEPTED = 202
 POLL_AFTER = "1"  #: seconds, as a header
@@ -47,7 +50,16 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Rehearsal:
+    """What would have happened: the job as it would have been stored, its price in USD, and when it would be done."""
+
+    job: Job
+    price: Decimal
+    eta: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
     """An order that may become a job of this tenant; ``uploaded`` are the references that it names by id.
 
     ``target`` is who is told of its end, ``webhook_id`` the endpoint if it exists already.
@@ -56,7 +68,8 @@ class _Entry:
     uuid: UUID
     tenant_id: UUID
     order: Order
-    queue: str
+    health: HealthBoard
+    permit: Permit
     uploaded: dict[str, tuple[str, Size]]
     call: Taken | None
     target: str | None
@@ -64,18 +77,22 @@ class _Entry:
 
     @property
     def has_new_url(self) -> bool:
+        """Whether its webhook must be looked at and stored first."""
         return self.target is not None and self.webhook_id is None
 
-    def new_job(self, request: RenderRequest) -> jobs.NewJob:
+    def new_job(self, request: RenderRequest, route: Route) -> jobs.NewJob:
+        """The row that it becomes."""
         order = self.order
         return jobs.NewJob(
             uuid=self.uuid,
             tenant_id=self.tenant_id,
             request=request,
             prompt_object=order.prompt_object,
-            queue=self.queue,
+            queue=route.queue,
             lane=order.lane,
-            provider=order.provider,
+            provider=order.routing.provider,
+            route=route.plan,
+            price=route.price,
             tags=order.tags,
             deadline=order.deadline,
             external_id=order.external_id,
@@ -100,24 +117,34 @@ async def submit(farm: Farm, secret: str, read_order: Callable[[], Order], guard
     return Accepted(await run_in_threadpool(_enter_with_pictures, farm, secret, entered, pictures))
 
 
-def route(settings: Settings, slug: str, permit: Permit) -> str:
-    """The queue of those who can render the model for a tenant with this permit.
+async def rehearse(farm: Farm, secret: str, read_order: Callable[[], Order]) -> Rehearsal:
+    """What ``submit`` would do with the order; everything is checked and priced, and nothing is stored.
 
     Raises:
-        LicenceForbidden, ModelForbidden: the tenant may not; the message names a model that it may render.
-        NoRoute: nobody here ever can; the message says why and what to do.
+        FluxfarmError: as ``submit``, a budget's refusal among them.
     """
-    permit.check(slug, (source.slug for source in settings.models))
-    if any(source.slug in (slug, *find_model(slug).aliases) for source in settings.models):
-        return local_queue(slug)
-    if not find_model(slug).is_local:
-        raise NoRoute(f"{slug} is offered by remote providers only, and none is configured here.", param="model")
-    hub_id = find_model(slug).hub_id or slug
-    message = (
-        f"This farm has no weights of {slug}; add '{slug}=/folder' or '{slug}={hub_id}@<commit>' to FLUXFARM_MODELS. "
-        f"It renders: {', '.join(source.slug for source in settings.models)}."
-    )
-    raise NoRoute(message, param="model")
+    return await to_thread.run_sync(_rehearse, farm, secret, read_order, limiter=farm.pictures)
+
+
+def _rehearse(farm: Farm, secret: str, read_order: Callable[[], Order]) -> Rehearsal:
+    health = look_around(farm)
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
+        entry = _entry(farm, session, key, read_order(), health, None, uuid4())
+    pictures = _collect(farm, entry)
+    sizes = {index: ("", Size(picture.width, picture.height)) for index, picture in pictures.items()}
+    found: list[Rehearsal] = []
+    with suppress(_Rehearsed), farm.database.transaction() as session:
+        job = store(farm, session, entry, sizes)
+        able = workers.slots(session, job.queue)
+        end = explain.expected_end(session, job, explain.standing(session, job), able)
+        found.append(Rehearsal(job, ledger.reserved(session, job.uuid), end))
+        raise _Rehearsed
+    return found[0]
+
+
+class _Rehearsed(Exception):
+    """Rolls a rehearsal back; never leaves this module."""
 
 
 def dispatch(farm: Farm, queue: str) -> None:
@@ -138,9 +165,10 @@ def accepted_headers(farm: Farm, accepted: Accepted) -> dict[str, str]:
     return headers
 
 
-def _enter(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guard | None) -> _Entry | Accepted:
+def _enter(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guard | None) -> Entry | Accepted:
     """Check everything, and store the job unless something outside must be looked at first."""
     uuid = uuid4()
+    health = look_around(farm)
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         call = None if guard is None else guard.call(key.tenant_id, uuid)
@@ -148,39 +176,47 @@ def _enter(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guar
         if (first := idempotency.take(session, call)) is not None:
             return Accepted(first.job, first.status_code)
         order = read_order()
-        target = read_target(farm, order.webhook)
-        queue = route(farm.settings, order.request.model, key.permit)
-        named = {image.id for image in order.images if isinstance(image, Uploaded)}
-        rows = references.find(session, key.tenant_id, named).values()
-        entry = _Entry(
-            uuid=uuid,
-            tenant_id=key.tenant_id,
-            order=order,
-            queue=queue,
-            call=call,
-            target=target,
-            webhook_id=None if target is None else endpoints.resolve(session, key.tenant_id, target, order.telling),
-            uploaded={row.id: (row.object_key, Size(row.width, row.height)) for row in rows},
-        )
-        _check_uploaded(entry)
+        entry = _entry(farm, session, key, order, health, call, uuid)
         if order.has_outside_pictures or entry.has_new_url:
             return entry
-        job = jobs.create(session, entry.new_job(_request(entry, {})))
+        job = store(farm, session, entry, {})
         idempotency.finish(session, call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
-        has_room = farm.dispatcher.has_room(session, queue)
+        has_room = farm.dispatcher.has_room(session, job.queue)
     if has_room:
-        dispatch(farm, queue)
+        dispatch(farm, job.queue)
     return Accepted(job)
 
 
-def _check_uploaded(entry: _Entry) -> None:
+def _entry(
+    farm: Farm, session: Session, key: Caller, order: Order, health: HealthBoard, call: Taken | None, uuid: UUID
+) -> Entry:
+    target = read_target(farm, order.webhook)
+    check_wish(farm, order.routing)
+    named = {image.id for image in order.images if isinstance(image, Uploaded)}
+    rows = references.find(session, key.tenant_id, named).values()
+    entry = Entry(
+        uuid=uuid,
+        tenant_id=key.tenant_id,
+        order=order,
+        health=health,
+        permit=key.permit,
+        call=call,
+        target=target,
+        webhook_id=None if target is None else endpoints.resolve(session, key.tenant_id, target, order.telling),
+        uploaded={row.id: (row.object_key, Size(row.width, row.height)) for row in rows},
+    )
+    _check_uploaded(entry)
+    return entry
+
+
+def _check_uploaded(entry: Entry) -> None:
     for index, image in enumerate(entry.order.images):
         if isinstance(image, Uploaded) and image.id not in entry.uploaded:
             message = f"There is no reference {image.id!r}; POST /v1/references makes one."
             raise InvalidReference(message, param=entry.order.image_field(index))
 
 
-def _collect(farm: Farm, entry: _Entry) -> dict[int, Picture]:
+def _collect(farm: Farm, entry: Entry) -> dict[int, Picture]:
     """The pictures from outside, redrawn, by their place in the order, and a look at the webhook; nothing is stored."""
     found: dict[int, Picture] = {}
     with released_on_failure(farm, entry.call):
@@ -201,11 +237,10 @@ def _picture(farm: Farm, image: Source) -> Picture:
     return sanitise(image.body if isinstance(image, Inline) else farm.fetch(image.url))
 
 
-def _enter_with_pictures(farm: Farm, secret: str, entry: _Entry, pictures: dict[int, Picture]) -> Job:
+def _enter_with_pictures(farm: Farm, secret: str, entry: Entry, pictures: dict[int, Picture]) -> Job:
     keys = {index: object_key(entry.tenant_id, entry.uuid, OUTSIDE, index, "png") for index in pictures}
     sizes = {index: (keys[index], Size(picture.width, picture.height)) for index, picture in pictures.items()}
     with released_on_failure(farm, entry.call), all_or_nothing(farm, entry.tenant_id, entry.uuid):
-        request = _request(entry, sizes)
         for index, picture in pictures.items():
             farm.store.put(keys[index], picture.png, "image/png")
         with farm.database.transaction() as session:
@@ -216,18 +251,41 @@ def _enter_with_pictures(farm: Farm, secret: str, entry: _Entry, pictures: dict[
                     session, entry.tenant_id, entry.target, sealed, entry.order.telling
                 )
                 entry = replace(entry, webhook_id=webhook_id)
-            job = jobs.create(session, entry.new_job(request))
+            job = store(farm, session, entry, sizes)
             idempotency.finish(session, entry.call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
-    dispatch(farm, entry.queue)
+    dispatch(farm, job.queue)
     return job
 
 
-def _request(entry: _Entry, outside: dict[int, tuple[str, Size]]) -> RenderRequest:
+def store(farm: Farm, session: Session, entry: Entry, outside: dict[int, tuple[str, Size]]) -> Job:
+    """Route the order, store its job and set its price aside, in the caller's transaction.
+
+    ``outside`` are the keys and sizes of the pictures that came with the call, by their place in it.
+    """
+    order = entry.order
     places = [
         entry.uploaded[image.id] if isinstance(image, Uploaded) else outside[index]
-        for index, image in enumerate(entry.order.images)
+        for index, image in enumerate(order.images)
     ]
-    return entry.order.with_references([key for key, _ in places], places[0][1] if places else None)
+    request = order.with_references([key for key, _ in places], places[0][1] if places else None)
+    choose = partial(
+        choose_route,
+        farm,
+        session,
+        entry.tenant_id,
+        request,
+        [size for _, size in places],
+        order.routing,
+        entry.health,
+        entry.permit,
+        deadline=order.deadline,
+    )
+    route = choose()
+    job = jobs.create(session, entry.new_job(request, route))
+    if (seconds := is_late(session, job, route)) is not None:
+        route = choose(seconds_to_start=seconds)
+        jobs.reroute(session, job, route.queue, route.plan, route.price)
+    return job
 
 
 @contextmanager

@@ -41,18 +41,27 @@ class Progress(_Part):
     steps: int
 
 
+class Parameter(_Part):
+    """What a remote provider was given for a parameter: ``target`` is its own name or form of it."""
+
+    behaviour: str  #: renamed, converted, emulated or ignored
+    target: str = ""
+
+
 class AttemptRecord(_Part):
     """One start of the job: who rendered it, with what, how long it took and how it ended."""
 
     number: int
     provider: str
+    model: str | None = None  #: not the job's, where the caller allowed another
     worker: str | None
     model_revision: str | None
     status: JobState
     seeds: list[int]
     effective: dict[str, Any]
     ignored: list[str]
-    timings: dict[str, float]  #: seconds: queue, load, encode_prompt, render, encode, upload
+    parameters: dict[str, Parameter] = {}  #: what became of each that was sent, where it was not simply passed through
+    timings: dict[str, float]  #: seconds: queue, load, encode_prompt, render, first_byte, encode, upload
     cost: Usd | None
     error: Problem | None
     started_at: Moment

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ import httpx
 from pydantic import SecretStr
 
 from fluxfarm.errors import Conflict, InvalidField
+from fluxfarm.remotes import Remotes
 from fluxfarm.settings import Settings
 from fluxfarm.sources import ModelSource
 
@@ -66,7 +68,7 @@ def python(*arguments: str) -> tuple[str, ...]:
 
 
 def farm_parts(settings: Settings, access: Access) -> tuple[Part, ...]:
-    """API, worker, webhooks, scheduler and Flower; ``settings`` is complete (see ``complete``)."""
+    """API, workers, webhooks, scheduler and Flower; ``settings`` is complete (see ``complete``)."""
     return (
         Part(
             name="api",
@@ -85,7 +87,12 @@ def farm_parts(settings: Settings, access: Access) -> tuple[Part, ...]:
         Part(
             name="worker",
             argv=python("workers", "local"),
-            ready=lambda client, pid: _worker_is_ready(client, settings, access, pid),
+            ready=partial(_worker_is_ready, settings, access),
+        ),
+        *(
+            (Part(name="remote", argv=python("workers", "remote"), ready=partial(_worker_is_ready, settings, access)),)
+            if Remotes.from_settings(settings).enabled
+            else ()
         ),
         Part(name="webhooks", argv=python("workers", "webhooks")),
         Part(name="scheduler", argv=python("workers", "scheduler")),
@@ -110,7 +117,7 @@ FARM: Final = Plan(
 )
 
 
-def _worker_is_ready(client: httpx.Client, settings: Settings, access: Access, pid: int) -> bool:
+def _worker_is_ready(settings: Settings, access: Access, client: httpx.Client, pid: int) -> bool:
     """Whether the worker of this run is; that of a killed run may still be listed for a while."""
     reply = client.get(f"{local_url(settings)}/v1/workers", headers={"Authorization": f"Bearer {access.api_key}"})
     if reply.status_code != OK:

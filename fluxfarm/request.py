@@ -20,6 +20,9 @@ MAX_PREVIEWS: Final = 3
 MAX_SEED: Final = 2**63 - 1
 MAX_PROMPT_CHARACTERS: Final = 4_000
 MAX_PROMPT_BYTES: Final = 16_000
+NOT_EFFECTIVE: Final = {
+    *("type", "model", "prompt", "prompt_upsampling", "references", "previews", "options", "ignored", "seeds")
+}  #: what of a request is told elsewhere in the record
 
 
 class RenderRequest(BaseModel):
@@ -40,6 +43,7 @@ class RenderRequest(BaseModel):
     references: tuple[str, ...] = ()
     prompt_upsampling: bool = False  #: rewrite the prompt first, where that can be done
     previews: Annotated[int, Field(ge=0, le=MAX_PREVIEWS)] = 0  #: of each image, while it is drawn
+    options: dict[str, Any] = Field(default_factory=dict)  #: what only a remote provider may have
     ignored: tuple[str, ...] = ()  #: names that the caller sent and that change nothing here
 
     @property
@@ -59,8 +63,7 @@ class RenderRequest(BaseModel):
 
     def effective(self) -> dict[str, Any]:
         """The parameters as they are used, for the record."""
-        left_out = {"type", "model", "prompt", "prompt_upsampling", "references", "previews", "ignored", "seeds"}
-        return self.model_dump(mode="json", exclude=left_out)
+        return self.model_dump(mode="json", exclude=NOT_EFFECTIVE)
 
 
 def check_prompt(text: str) -> str:

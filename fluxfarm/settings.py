@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -220,6 +221,77 @@ class Settings(BaseSettings):
         description="PEM file: signing certificate (ES256) and chain. Empty: a development one in the data folder.",
     )
     c2pa_key: Path | None = Field(None, alias="C2PA_KEY", description="PEM file: its private key, without a password.")
+
+    # --- remote providers ----------------------------------------------------------------------------------------
+    remote: Literal["auto", "on", "off"] = Field(
+        "auto",
+        alias="FLUXFARM_REMOTE",
+        description=(
+            "Whether jobs may go to remote providers: `auto` when one is configured below, `on` also for tenants' own "
+            "keys alone."
+        ),
+    )
+    fal_key: SecretStr = Field(SecretStr(""), alias="FLUXFARM_FAL_KEY", description="Key of fal. Empty: not used.")
+    fal_url: str = Field("https://queue.fal.run", alias="FLUXFARM_FAL_URL", description="Its queue.")
+    replicate_key: SecretStr = Field(
+        SecretStr(""), alias="FLUXFARM_REPLICATE_KEY", description="Token of Replicate. Empty: not used."
+    )
+    replicate_url: str = Field("https://api.replicate.com/v1", alias="FLUXFARM_REPLICATE_URL", description="Its API.")
+    replicate_webhook_secret: SecretStr = Field(
+        SecretStr(""),
+        alias="FLUXFARM_REPLICATE_WEBHOOK_SECRET",
+        description="`whsec_…` of its account; empty: its webhooks are refused, and the farm only polls.",
+    )
+    bfl_key: SecretStr = Field(
+        SecretStr(""), alias="FLUXFARM_BFL_KEY", description="Key of Black Forest Labs' API. Empty: not used."
+    )
+    bfl_url: str = Field("https://api.bfl.ai", alias="FLUXFARM_BFL_URL", description="Its API, perhaps of one region.")
+    cloudflare_key: SecretStr = Field(
+        SecretStr(""), alias="FLUXFARM_CLOUDFLARE_KEY", description="Token of Cloudflare Workers AI. Empty: not used."
+    )
+    cloudflare_url: str = Field(
+        "https://api.cloudflare.com/client/v4", alias="FLUXFARM_CLOUDFLARE_URL", description="Its API."
+    )
+    cloudflare_account: str = Field(
+        "", alias="FLUXFARM_CLOUDFLARE_ACCOUNT", description="Id of the Cloudflare account, part of its URLs."
+    )
+    onemin_key: SecretStr = Field(
+        SecretStr(""), alias="FLUXFARM_ONEMIN_KEY", description="Key of 1min.ai. Empty: not used."
+    )
+    onemin_url: str = Field("https://api.1min.ai", alias="FLUXFARM_ONEMIN_URL", description="Its API.")
+    openai_endpoints: SecretStr = Field(
+        SecretStr(""),
+        alias="FLUXFARM_OPENAI_ENDPOINTS",
+        description=(
+            "Image APIs of the OpenAI shape, separated by commas: `name=url=key`, then, each behind a bar, the models "
+            "that it has (`slug` or `slug=its own id`) and `price=USD` an image. The names `aigateway`, `lumenfall`, "
+            "`together` and `deepinfra` bring their own models; any other is taken for another Fluxfarm."
+        ),
+    )
+    remote_slots: int = Field(
+        32, alias="FLUXFARM_REMOTE_SLOTS", ge=1, le=256, description="Jobs that one remote worker waits for at once."
+    )
+    remote_timeout: float = Field(
+        300.0,
+        alias="FLUXFARM_REMOTE_TIMEOUT",
+        gt=0,
+        description="Seconds that a provider may take for a call before the farm gives it up.",
+    )
+    remote_patience: float = Field(
+        60.0,
+        alias="FLUXFARM_REMOTE_PATIENCE",
+        ge=0,
+        description=(
+            "Seconds that a remote worker waits for a provider that stopped answering, or for the webhook of a call "
+            "whose answer was lost; then the call counts as paid."
+        ),
+    )
+    gpu_second_price: Decimal = Field(
+        Decimal(0),
+        alias="FLUXFARM_GPU_SECOND_PRICE",
+        ge=0,
+        description="USD that a second of a render on the farm's own devices is charged at.",
+    )
 
     # --- the farm around it --------------------------------------------------------------------------------------
     flower_port: int = Field(

@@ -11,7 +11,7 @@ from fluxfarm.airecord import Problem
 from fluxfarm.campaigns.record import CAMPAIGN_CANCELED
 from storage.database import Database
 from storage.queue import Queue
-from storage.repository import campaigns, dispatch
+from storage.repository import campaigns, dispatch, routes
 
 TICKET_PATIENCE: Final = 10.0  #: seconds after which an unclaimed ticket may be a lost message
 
@@ -54,6 +54,11 @@ class Dispatcher:
             dispatch.ripen(session)
             dispatch.overdue(session, overdue)
             campaigns.park(session, CAMPAIGN_CANCELED)
+
+    def move_stranded(self) -> int:
+        """Send what no local worker will render to the remote ones, where its owner allows it."""
+        with self._database.transaction() as session:
+            return routes.move_stranded(session)
 
     def resend_lost(self) -> int:
         """Send again only the gap between the tickets that are out and the messages that the broker holds."""

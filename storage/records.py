@@ -237,7 +237,7 @@ class Attempt(Base):
     seeds: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
     effective: Mapped[dict[str, Any]]
     ignored: Mapped[list[str]]
-    model: Mapped[str | None]  #: that was rendered with, where it is not the job's
+    model: Mapped[str | None]  #: that it rendered with; not the job's where the caller allowed another
     route: Mapped[dict[str, Any] | None]  #: why this provider: the candidates and the choice
     parameters: Mapped[dict[str, Any] | None]  #: what a remote provider did with each, where it is not passed through
     timings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))

@@ -1,4 +1,4 @@
-"""``python -m workers local`` starts a GPU worker, ``webhooks`` a sender of webhooks, ``scheduler`` the scheduler.
+"""``python -m workers local`` starts a GPU worker, ``remote`` one for remote providers; ``webhooks``, ``scheduler``.
 
 A worker is ``celery -A workers worker`` with the options that suit a process which holds a model: the threads pool
 (solo is deaf while it renders, prefork forks around CUDA), no prefetch, and the queues of the configured models.
@@ -11,12 +11,12 @@ from typing import Final
 
 from fluxfarm.catalog import find_model
 from fluxfarm.settings import Settings
-from storage.queue import WEBHOOK_QUEUE, local_queue
+from storage.queue import REMOTE_QUEUE, WEBHOOK_QUEUE, local_queue
 from workers import scheduler
 from workers.celery import app
 from workers.webhooks import SLOTS
 
-KINDS: Final = ("local", "webhooks", "scheduler")
+KINDS: Final = ("local", "remote", "webhooks", "scheduler")
 
 
 def worker_arguments(settings: Settings) -> list[str]:
@@ -28,6 +28,11 @@ def worker_arguments(settings: Settings) -> list[str]:
 def sender_arguments(settings: Settings) -> list[str]:
     """The same for a sender of webhooks."""
     return [*_arguments(settings, WEBHOOK_QUEUE, SLOTS), "--hostname=webhooks@%h"]
+
+
+def remote_arguments(settings: Settings) -> list[str]:
+    """The same for a worker that waits for remote providers: many slots, no device."""
+    return [*_arguments(settings, REMOTE_QUEUE, settings.remote_slots), "--hostname=remote@%h"]
 
 
 def _arguments(settings: Settings, queues: str, slots: int) -> list[str]:
@@ -50,7 +55,7 @@ def main(arguments: list[str]) -> int:
         return 2
     if arguments[0] == "scheduler":
         return scheduler.main()
-    make = sender_arguments if arguments[0] == "webhooks" else worker_arguments
+    make = {"local": worker_arguments, "remote": remote_arguments, "webhooks": sender_arguments}[arguments[0]]
     app.worker_main(make(Settings()))
     return 0
 

@@ -1,7 +1,7 @@
 """The Celery application of the workers and Flower, and what happens when a worker process starts and stops.
 
-A process takes its tickets either from the queues of models, and then holds a ``RenderWorker``, or from the queue of
-webhooks, and then holds a ``WebhookSender`` and never a model.
+A process takes its tickets either from the queues of models or from the remote one, and then holds a
+``RenderWorker``, or from the queue of webhooks, and then holds a ``WebhookSender`` and never a model.
 """
 
 from __future__ import annotations

@@ -13,9 +13,11 @@ from uuid import UUID
 import structlog
 
 from fluxfarm.errors import Canceled, DatabaseUnavailable, LeaseLost, RenderError
+from fluxfarm.routing import Plan
 from storage.database import Database
 from storage.listening import Notice, listen
 from storage.repository import attempts
+from storage.repository.calls import CALL_HINT
 from storage.repository.events import EVERY_ATTEMPT, JOB_STOPPED
 from storage.repository.turns import Claim
 
@@ -35,6 +37,8 @@ class Held:
     progress: tuple[int, int] | None = None
     reported: tuple[int, int] | None = None
     stopped: RenderError | None = None
+    plan: Plan | None = None  #: what was weighed for this attempt, when it is a remote one
+    woken: threading.Event = field(default_factory=threading.Event)
 
     def on_step(self, step: int, steps: int) -> None:
         """Note the progress and stop here if the job is no longer ours.
@@ -52,6 +56,12 @@ class Held:
             raise self.stopped
         if not self.is_fresh:
             raise LeaseLost("The lease could not be renewed in time.")
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not after the job was stopped or something was said of it; then raise what ``check`` raises."""
+        self.woken.wait(seconds)
+        self.woken.clear()
+        self.check()
 
     @property
     def is_fresh(self) -> bool:
@@ -108,7 +118,7 @@ class LeaseKeeper:
                 self._ended.wait(RECONNECT_PAUSE)
 
     def _listen(self) -> None:
-        for notice in listen(self._database.url, (JOB_STOPPED,), pause=PROGRESS_INTERVAL):
+        for notice in listen(self._database.url, (JOB_STOPPED, CALL_HINT), pause=PROGRESS_INTERVAL):
             if self._ended.is_set():
                 return
             if notice is not None:
@@ -119,9 +129,11 @@ class LeaseKeeper:
     def _hear(self, notice: Notice) -> None:
         uuid, _, attempt = notice.payload.partition(" ")
         for held in self._snapshot():
-            ours = str(held.claim.uuid) == uuid and attempt in {EVERY_ATTEMPT, str(held.claim.attempt)}
-            if ours and held.stopped is None:
-                held.stopped = Canceled("The job was stopped.")
+            if str(held.claim.uuid) != uuid:
+                continue
+            if notice.channel == JOB_STOPPED and attempt in {EVERY_ATTEMPT, str(held.claim.attempt)}:
+                held.stopped = held.stopped or Canceled("The job was stopped.")
+            held.woken.set()
 
     def _snapshot(self) -> list[Held]:
         with self._lock:

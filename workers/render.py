@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -21,18 +20,23 @@ from fluxfarm.errors import (
     FluxfarmError,
     LeaseLost,
     NotFound,
+    ProviderError,
     ReferenceGone,
     RenderFailed,
+    ResultLost,
     StoreUnavailable,
 )
 from fluxfarm.jobs import JobState
+from fluxfarm.remotes import LOCAL
 from storage.objects import attempt_prefix, object_key
 from storage.repository import attempts, dispatch, turns
 from storage.repository.attempts import Outcome
 from workers import metrics
 from workers.encoding import encode
+from workers.fallback import end_badly
 from workers.leases import Held
-from workers.providers.local import Drawn
+from workers.providers.drawn import Drawn, Stored
+from workers.providers.local import LocalProvider
 from workers.upsampling import by_chat, upsample
 
 if TYPE_CHECKING:
@@ -113,11 +117,15 @@ def _draw_rewritten(worker: RenderWorker, held: Held) -> Drawn:
 
 
 def _draw(worker: RenderWorker, held: Held) -> Drawn:
+    def keep(n: int, picture: Pillow.Image, seed: int) -> Stored:
+        return _put(worker, held, n, picture, seed, {"encode": 0.0, "upload": 0.0})
+
     with _faults_as_errors():
         references = tuple(_reference(worker, held, key) for key in held.claim.request.references)
-        if held.claim.request.prompt_upsampling:
-            upsample(worker, held, lambda: worker.provider.upsample(held.claim.request, references))
-        return worker.provider.draw(held.claim.request, references, held.on_step, worker.previews.for_job(held.claim))
+        provider = worker.provider
+        if held.claim.request.prompt_upsampling and isinstance(provider, LocalProvider):  # others do it themselves
+            upsample(worker, held, lambda: provider.upsample(held.claim.request, references))
+        return provider.draw(held, references, keep, worker.previews.for_job(held.claim))
 
 
 @contextmanager
@@ -131,13 +139,11 @@ def _faults_as_errors() -> Iterator[None]:
         raise RenderFailed(f"The render failed with {type(error).__name__}.") from error
 
 
-def _reference(worker: RenderWorker, held: Held, key: str) -> Pillow.Image:
+def _reference(worker: RenderWorker, held: Held, key: str) -> bytes:
     try:
-        body = _patiently(worker, held, lambda: worker.store.get(key))
+        return _patiently(worker, held, lambda: worker.store.get(key))
     except NotFound as error:
         raise ReferenceGone("A reference image was deleted before the render could read it.") from error
-    with Pillow.open(io.BytesIO(body), formats=["PNG"]) as picture:
-        return picture.convert("RGB")
 
 
 def _patiently(worker: RenderWorker, held: Held, call: Callable[[], Answer]) -> Answer:
@@ -162,13 +168,24 @@ def _patiently(worker: RenderWorker, held: Held, call: Callable[[], Answer]) -> 
 def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
     """Encode, put and finish; the lease is kept all the while."""
     timings = {"queue": round(held.claim.queued_seconds, 3), **drawn.timings, "encode": 0.0, "upload": 0.0}
-    images: list[dict[str, Any]] = []
+    images: list[Stored] = []
     for n, picture in enumerate(drawn.images):
         held.check()
         with _faults_as_errors():
-            images.append(_put(worker, held, n, picture, timings))
+            if isinstance(picture, dict):
+                images.append(_carry_over(worker, held, n, picture))
+            else:
+                seed = (drawn.seeds or held.claim.request.seeds)[n]
+                images.append(_put(worker, held, n, picture, seed, timings))
     rounded = {name: round(seconds, 4) for name, seconds in timings.items()}
-    outcome = Outcome(images=images, timings=rounded, model_revision=drawn.revision)
+    outcome = Outcome(
+        images=images,
+        timings=rounded,
+        model_revision=drawn.revision,
+        cost=drawn.cost,
+        provider=drawn.provider,
+        calls=drawn.calls,
+    )
     if not _settle(held, lambda: _finish(worker, held, outcome)):
         raise LeaseLost("The job was finished or stopped elsewhere.")
     metrics.finished(held.claim.request.model, worker.provider.name, len(images), rounded)
@@ -176,7 +193,24 @@ def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
     return JobState.SUCCESS.value
 
 
-def _put(worker: RenderWorker, held: Held, n: int, picture: Pillow.Image, timings: dict[str, float]) -> dict[str, Any]:
+def _carry_over(worker: RenderWorker, held: Held, n: int, stored: Stored) -> Stored:
+    """A picture that was paid in an attempt before, under a key of this one, as the other attempt's are swept."""
+    claim = held.claim
+    if stored["object_key"].startswith(attempt_prefix(claim.tenant_id, claim.uuid, claim.attempt)):
+        return stored
+    extension = stored["object_key"].rpartition(".")[2]
+    key = object_key(claim.tenant_id, claim.uuid, claim.attempt, n, extension)
+    try:
+        body = _patiently(worker, held, lambda: worker.store.get(stored["object_key"]))
+    except NotFound as error:
+        raise ResultLost("A picture that an attempt before had paid for is gone.") from error
+    _patiently(worker, held, lambda: worker.store.put(key, body, stored["content_type"]))
+    return stored | {"object_key": key}
+
+
+def _put(
+    worker: RenderWorker, held: Held, n: int, picture: Pillow.Image, seed: int, timings: dict[str, float]
+) -> Stored:
     claim, request = held.claim, held.claim.request
     started = time.perf_counter()
     encoded = encode(
@@ -195,7 +229,7 @@ def _put(worker: RenderWorker, held: Held, n: int, picture: Pillow.Image, timing
     return {
         "n": n,
         "object_key": key,
-        "seed": request.seeds[n],
+        "seed": seed,
         "width": encoded.width,
         "height": encoded.height,
         "content_type": encoded.content_type,
@@ -228,13 +262,21 @@ def _give_up(worker: RenderWorker, held: Held, error: FluxfarmError) -> str:
 
     def write() -> JobState | None:
         with worker.database.transaction() as session:
-            return attempts.fail(session, held.claim, problem, max_attempts=worker.settings.max_attempts)
+            return end_badly(
+                session,
+                held,
+                error,
+                problem,
+                local=worker.provider.name == LOCAL,
+                max_attempts=worker.settings.max_attempts,
+            )
 
     try:
         state = _settle(held, write)
     except LeaseLost as lost:
         return _abandon(worker, held, lost)
-    _sweep(worker, held)
+    if not isinstance(error, ProviderError):  # what a remote attempt stored may be another one's; the scheduler sweeps
+        _sweep(worker, held)
     if isinstance(error, DeviceLost):
         worker.provider.give_up_device()
     return error.code if state is not None else LeaseLost.code
@@ -257,6 +299,8 @@ def _abandon(worker: RenderWorker, held: Held, error: Canceled | LeaseLost) -> s
         return error.code
     if not lost:
         return JobState.SUCCESS.value
+    if isinstance(error, Canceled):
+        worker.provider.wind_up(held)
     _sweep(worker, held)
     return error.code
 

@@ -12,6 +12,7 @@ import structlog
 
 from fluxfarm.errors import FluxfarmError
 from fluxfarm.logs import configure_logging
+from fluxfarm.remotes import Remotes
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.dispatcher import Dispatcher
@@ -34,11 +35,14 @@ def run(settings: Settings, ended: threading.Event) -> None:
     dispatcher = Dispatcher(database, queue, window=settings.window)
     notifier = Notifier(database, queue)
     sweeper = Sweeper(settings, database, dispatcher, make_store(settings))
+    remotes = Remotes.from_settings(settings)
     swept_at = -settings.sweep_interval
     while not ended.wait(ROUND):
         try:
             with metrics.round_of_the_scheduler():
                 dispatcher.ripen(OVERDUE)
+            if remotes.enabled:
+                dispatcher.move_stranded()
                 if time.monotonic() - swept_at >= settings.sweep_interval:
                     sweeper.sweep()
                     swept_at = time.monotonic()

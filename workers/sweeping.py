@@ -12,7 +12,7 @@ from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.dispatcher import Dispatcher
 from storage.objects import ObjectStore, attempt_prefix, job_prefix
-from storage.repository import attempts, deliveries, idempotency, workers
+from storage.repository import attempts, calls, deliveries, idempotency, workers
 from workers import metrics
 
 LOST: Final = Problem(
@@ -24,6 +24,7 @@ POISON: Final = Problem(
     retryable=False,
 )
 OVERDUE: Final = Problem(code="deadline", message="The job could not start before its deadline.", retryable=True)
+EVENT_LOG: Final = 86_400.0  #: seconds; a provider's webhook is refused after five minutes anyway
 DELIVERY_LOG: Final = 30 * 86_400.0  #: seconds that what became of a webhook can be read
 
 log = structlog.get_logger()
@@ -73,6 +74,12 @@ class Sweeper:
                 attempts.forget_erasure(session, uuid)
         return len(losing) + len(gone)
 
+    def close_calls(self) -> int:
+        """Close paid calls that nobody follows any more: their jobs were stopped or erased, and their worker died."""
+        with self._database.transaction() as session:
+            calls.forget_events(session, older_than=EVENT_LOG)
+            return calls.left_behind(session, older_than=4 * self._settings.lease)
+
     def forget_workers(self) -> int:
         """Drop workers that have been silent for an hour."""
         with self._database.transaction() as session:
@@ -94,6 +101,7 @@ class Sweeper:
             self.expire_leases,
             self.resend_tickets,
             self.sweep_objects,
+            self.close_calls,
             self.forget_workers,
             self.forget_keys,
             self.forget_deliveries,

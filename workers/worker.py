@@ -19,17 +19,20 @@ from storage.notifier import Notifier
 from storage.objects import ObjectStore, make_store
 from storage.previews import Previews
 from storage.provenance import open_provenance
-from storage.queue import Queue
+from storage.queue import REMOTE_QUEUE, Queue
 from storage.records import Worker
 from storage.repository import workers
 from storage.repository.turns import Claimant
 from workers import alive
 from workers.leases import LeaseKeeper
 from workers.previews import PreviewSender
+from workers.providers.drawn import Renderer
 from workers.providers.local import LocalProvider
+from workers.providers.remote import RemoteRenderer
 from workers.render import render_next
 
 SPARE_CONNECTIONS: Final = 3  #: for the lease keeper and the start
+MOST_CONNECTIONS: Final = 12  #: for the slots; those of a remote worker wait for a provider most of the time
 START_PAUSE: Final = 1.0  #: seconds between two tries to register while the database is away
 
 log = structlog.get_logger()
@@ -45,14 +48,16 @@ class RenderWorker:
         self.settings = settings
         self.queues = queues
         self.slots = slots
-        self.database = Database.from_settings(settings, pool_size=slots + SPARE_CONNECTIONS)
+        self.database = Database.from_settings(settings, pool_size=min(slots, MOST_CONNECTIONS) + SPARE_CONNECTIONS)
         self.store: ObjectStore = make_store(settings)
         self.queue = Queue(settings)
         self.dispatcher = Dispatcher(self.database, self.queue, window=settings.window)
         self.notifier = Notifier(self.database, self.queue)
         self.provenance = open_provenance(settings)
-        self.provider = LocalProvider(settings, queues)
         self.previews = PreviewSender(Previews(settings.redis_url))
+        self.provider: Renderer = (
+            RemoteRenderer(settings, self.database) if queues == (REMOTE_QUEUE,) else LocalProvider(settings, queues)
+        )
         self.leases = LeaseKeeper(
             self.database, lease=settings.lease, renewal=settings.lease_renewal, beat=self._heartbeat
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -15,16 +16,19 @@ from fluxfarm.errors import BadRequest, InvalidField, InvalidReference, InvalidS
 from fluxfarm.jobs import JobType, Lane
 from fluxfarm.outbound import parse_url
 from fluxfarm.request import MAX_PREVIEWS, MAX_PROMPT_CHARACTERS, MAX_SEED, RenderRequest, check_prompt, choose_seeds
+from fluxfarm.routing import Wish
 from fluxfarm.sizes import parse_megapixels
 from fluxfarm.webhooks import MAX_URL
 from storage.pictures import parse_data_uri
 
 MAX_AREA: Final = 1000.0  #: megapixels; far beyond any model, and far below what arithmetic breaks on
+MAX_COST: Final = 1_000_000  #: USD
 MAX_IMAGES: Final = max(model.max_images for model in MODELS)
 MAX_REFERENCES: Final = max(model.max_references for model in MODELS)
 IGNORED: Final = ("go_fast", "acceleration", "disable_safety_checker", "prompt_strength")
 
 Area = Annotated[str, Field(max_length=16)] | float
+Cost = Annotated[str, Field(max_length=32)] | float
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -65,10 +69,16 @@ class PromptObject(Strict):
     prompt_upsampling: bool | None = Field(
         None, description="Rewrite the prompt first: `revisedPrompt` of the record, or listed as ignored."
     )
-    go_fast: bool | None = Field(None, description="Not done here; the attempt lists it as ignored.")
-    acceleration: str | None = Field(None, max_length=64, description="Not done here; the attempt lists it as ignored.")
-    disable_safety_checker: bool | None = Field(None, description="There is none here; listed as ignored.")
-    prompt_strength: float | None = Field(None, ge=0, le=1, description="Not done here; listed as ignored.")
+    go_fast: bool | None = Field(
+        None, description="Not done by the farm's own pipeline, only by a provider that has it."
+    )
+    acceleration: str | None = Field(
+        None, max_length=64, description="Not done by the farm's own pipeline, only by a provider that has it."
+    )
+    disable_safety_checker: bool | None = Field(
+        None, description="The farm itself has none; sent to a provider that has."
+    )
+    prompt_strength: float | None = Field(None, ge=0, le=1, description="Not done by the farm's own pipeline.")
     loras: list[Any] | None = Field(None, max_length=16, description="Not served here: must be empty.")
 
 
@@ -78,7 +88,31 @@ class NewJob(Strict):
     type: Annotated[JobType, Field(strict=False, description="An IMAGE_EDITOR job needs at least one image.")]
     model: str = Field(min_length=1, max_length=200, description="A slug or an alias; see /v1/models.")
     prompt_object: PromptObject = Field(alias="promptObject")
-    provider: Literal["auto", "local"] = Field("auto", description="Who renders.")
+    provider: str = Field(
+        "auto",
+        min_length=1,
+        max_length=32,
+        description=(
+            "Who renders: `auto` (the farm itself when it can in time, else the cheapest provider), `local`, or a "
+            "provider of `GET /v1/providers`."
+        ),
+    )
+    fallback: list[Annotated[str, Field(min_length=1, max_length=32)]] | None = Field(
+        None,
+        max_length=16,
+        description=(
+            "Who renders when those before cannot, in this order; `[]`: nobody. Not said: anybody behind `auto`, "
+            "nobody behind a name."
+        ),
+    )
+    max_cost: Cost | None = Field(
+        None, alias="maxCost", description="USD that the job may cost at most; dearer providers are not asked."
+    )
+    allow_model_substitution: bool = Field(
+        False,
+        alias="allowModelSubstitution",
+        description="Let a provider without the model draw with a close one; the attempt names it.",
+    )
     lane: Annotated[Lane, Field(strict=False, description="How urgent it is; an earlier lane is served first.")] = (
         Lane.INTERACTIVE
     )
@@ -177,7 +211,12 @@ def read_order(body: dict[str, Any], now: datetime) -> Order:
         wish=wish,
         prompt_object=_echo(body["promptObject"], sources),
         images=tuple(sources),
-        provider=job.provider,
+        routing=Wish(
+            provider=job.provider,
+            fallback=None if job.fallback is None else tuple(job.fallback),
+            max_cost=None if job.max_cost is None else _cost(job.max_cost),
+            allow_model_substitution=job.allow_model_substitution,
+        ),
         lane=job.lane,
         deadline=future(job.deadline, "deadline", now),
         tags=_tags(job.tags),
@@ -213,6 +252,7 @@ def read_request(
             "output_format": "jpeg" if output_format == "jpg" else output_format,
             "output_quality": profile.default_quality if quality is None else quality,
             "prompt_upsampling": bool(asked.prompt_upsampling),
+            "options": _options(asked),
             "ignored": _ignored(asked, wish),
         }
     )
@@ -266,6 +306,11 @@ def _ignored(asked: PromptObject, wish: SizeWish) -> tuple[str, ...]:
     return tuple(name for name in (*IGNORED, *overruled) if getattr(asked, name) is not None)
 
 
+def _options(asked: PromptObject) -> dict[str, Any]:
+    """What only a remote provider may have."""
+    return {name: value for name in IGNORED if (value := getattr(asked, name)) is not None}
+
+
 def read_source(text: str, where: str) -> Source:
     """The picture that a reference id, a URL or a data URI stands for; ``where`` is its field, for errors.
 
@@ -285,6 +330,16 @@ def read_source(text: str, where: str) -> Source:
     except BadRequest as error:
         error.param = where
         raise
+
+
+def _cost(value: str | float) -> Decimal:
+    try:
+        cost = Decimal(str(value))
+    except InvalidOperation:
+        cost = Decimal(-1)
+    if not (cost.is_finite() and 0 <= cost <= MAX_COST):
+        raise InvalidField(f"maxCost is an amount of USD, 0 to {MAX_COST}.", param="maxCost")
+    return cost
 
 
 def _tags(tags: list[str]) -> tuple[str, ...]:

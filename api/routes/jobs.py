@@ -6,12 +6,13 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, partial
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from api.airecords import JobPage, JobReply, ai_record, make_cursor, read_cursor
 from api.auth import Secret, allowed
@@ -21,11 +22,13 @@ from api.errors import problems
 from api.farm import Farm, FarmPart
 from api.idempotency import REPLAYED, Guard, IdempotencyKey, digest
 from api.replies import reply
-from api.submit import ACCEPTED, POLL_AFTER, accepted_headers, submit
+from api.submit import ACCEPTED, POLL_AFTER, Rehearsal, accepted_headers, rehearse, submit
 from api.waiting import until_over
-from fluxfarm.airecord import Problem
+from fluxfarm.airecord import Moment, Problem, Usd
 from fluxfarm.errors import Canceled, FluxfarmError
 from fluxfarm.jobs import JobState
+from fluxfarm.remotes import LOCAL
+from fluxfarm.routing import Plan
 from fluxfarm.scopes import Scope
 from storage.objects import job_prefix
 from storage.records import Job
@@ -53,6 +56,20 @@ class Listing(BaseModel):
     limit: int = Field(50, ge=1, le=200)
 
 
+class RehearsalReply(BaseModel):
+    """What a call would do; nothing of it was stored or spent."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    dry_run: Literal[True] = True
+    provider: str = Field(description="Who would render it first.")
+    price: Usd = Field(description="USD that would be reserved for it.")
+    eta: Moment | None = Field(description="When it would be done, from the pace of the queue; null: cannot be said.")
+    queue: str
+    gpu_seconds: float
+    route: Plan | None = Field(description="Everybody who was weighed; null: only the farm itself may render it.")
+
+
 HEADERS: Final = {
     "Location": {"description": "Where the job is read.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds until a look is worth it.", "schema": {"type": "integer"}},
@@ -67,8 +84,11 @@ HEADERS: Final = {
     status_code=202,
     responses={
         202: {"model": JobReply, "description": "Stored; not over yet", "headers": HEADERS},
-        200: {"model": JobReply, "description": "Stored, and over within the time of `Prefer: wait`"},
-        **problems(400, 401, 403, 404, 409, 413, 415, 422),
+        200: {
+            "model": JobReply | RehearsalReply,
+            "description": "Stored, and over within the time of `Prefer: wait`; or, with `dryRun`, what would be done",
+        },
+        **problems(400, 401, 402, 403, 404, 409, 413, 415, 422),
     },
     openapi_extra={
         "requestBody": {
@@ -82,6 +102,9 @@ async def create_job(
     secret: Secret,
     body: JsonBody,
     idempotency_key: IdempotencyKey,
+    dry_run: Annotated[
+        bool, Query(alias="dryRun", description="Tell the route and the price, and do nothing.")
+    ] = False,
     prefer: Annotated[str, Header(description="`wait=N`: seconds to wait for the job's end, at most 60.")] = "",
 ) -> Response:
     """Accept a job.
@@ -92,6 +115,8 @@ async def create_job(
     With an `Idempotency-Key` the call may be repeated: it makes one job. A replay shows that job as it is now.
     """
     parsed = cache(partial(parse_json, body))
+    if dry_run:
+        return reply(_rehearsal(await rehearse(farm, secret, lambda: read_order(parsed(), datetime.now(UTC)))))
     guard = Guard.of(idempotency_key, lambda: digest("/v1/jobs", parsed()))
     accepted = await submit(farm, secret, lambda: read_order(parsed(), datetime.now(UTC)), guard)
     job, status = accepted.job, accepted.replayed or ACCEPTED
@@ -183,6 +208,18 @@ def erase_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     farm.previews.forget(uuid)
     farm.store.delete_prefix(job_prefix(key.tenant_id, uuid))
     return Response(status_code=204)
+
+
+def _rehearsal(found: Rehearsal) -> RehearsalReply:
+    plan = None if found.job.route is None else Plan.model_validate(found.job.route)
+    return RehearsalReply(
+        provider=LOCAL if plan is None or plan.choice is None else plan.choice,
+        price=found.price,
+        eta=found.eta,
+        queue=found.job.queue,
+        gpu_seconds=found.job.gpu_seconds,
+        route=plan,
+    )
 
 
 def _read(farm: Farm, secret: str, uuid: UUID, scope: Scope = Scope.READ) -> Job:

@@ -16,7 +16,12 @@ from api.auth import Secret, allowed
 from api.errors import problems
 from api.farm import Farm, FarmPart
 from api.replies import reply
+from api.routes.providers import list_price
+from fluxfarm.airecord import Usd
 from fluxfarm.catalog import MODELS, GuidanceKind, ModelProfile, Range, find_model
+from fluxfarm.jobs import JobType
+from fluxfarm.offers import Behaviour, Offer
+from fluxfarm.remotes import Remote
 from fluxfarm.scopes import Scope
 from storage.queue import local_queue
 from storage.repository import tenants, workers
@@ -73,6 +78,35 @@ class ModelReply(_Part):
     released: str
 
 
+class TreatmentReply(_Part):
+    """What becomes of a parameter: `passthrough`, `renamed`, `converted`, `emulated` by the farm, or `ignored`."""
+
+    behaviour: Behaviour
+    target: str = Field(description="The provider's own name or form of it.")
+
+
+class OfferReply(_Part):
+    """What a remote provider makes of the model."""
+
+    provider: str
+    configured: bool = Field(description="This farm has a key for it.")
+    endpoints: dict[JobType, str]
+    price: Usd | None = Field(description="USD of one picture at the usual size and steps.")
+    price_source: str
+    min_side: int
+    max_side: int
+    max_references: int
+    formats: list[str] = Field(description="That it makes itself; the others are made by the farm.")
+    extras: list[str] = Field(description="Its own fields, taken in promptObject when it alone is named.")
+    parameters: dict[str, TreatmentReply]
+
+
+class ModelDetail(ModelReply):
+    """A model, and what each remote provider does with each parameter."""
+
+    providers: list[OfferReply]
+
+
 class ModelPage(_Part):
     """Every model of the catalogue."""
 
@@ -94,12 +128,16 @@ def list_models(farm: FarmPart, secret: Secret) -> Response:
 @router.get(
     "/{id:path}",
     name="readModel",
-    responses={200: {"model": ModelReply}, **problems(401, 403, 404)},
+    responses={200: {"model": ModelDetail}, **problems(401, 403, 404)},
 )
 def read_model(farm: FarmPart, secret: Secret, id: str) -> Response:  # noqa: A002 - the name in the path
     """Read a model by its slug or an alias."""
     served = _served(farm, secret)
-    return reply(_model(farm, find_model(id), served))
+    profile = find_model(id)
+    offers = [
+        _offer(remote, offer) for remote in farm.remotes.values() if (offer := remote.offer(profile.slug)) is not None
+    ]
+    return reply(ModelDetail(**_model(farm, profile, served).model_dump(), providers=offers))
 
 
 def _served(farm: Farm, secret: str) -> set[str]:
@@ -107,6 +145,24 @@ def _served(farm: Farm, secret: str) -> set[str]:
     with farm.database.transaction() as session:
         allowed(tenants.authenticate(session, secret), Scope.READ)
         return {queue for worker in workers.alive(session) for queue in worker.queues}
+
+
+def _offer(remote: Remote, offer: Offer) -> OfferReply:
+    return OfferReply(
+        provider=remote.name,
+        configured=remote.is_configured,
+        endpoints=dict(offer.endpoints),
+        price=list_price(offer),
+        price_source=offer.price_source,
+        min_side=offer.sizes.min_side,
+        max_side=offer.sizes.max_side,
+        max_references=offer.max_references,
+        formats=list(offer.formats),
+        extras=sorted(offer.extras),
+        parameters={
+            name: TreatmentReply(behaviour=one.behaviour, target=one.target) for name, one in offer.parameters.items()
+        },
+    )
 
 
 def _limits(found: Range) -> Limits:

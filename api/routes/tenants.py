@@ -19,15 +19,18 @@ from api.farm import FarmPart
 from api.replies import reply
 from api.routes.keys import FreshKeyReply, NewKey, fresh
 from api.strict import Strict, future, read
-from fluxfarm.airecord import Moment
+from fluxfarm.airecord import Moment, Usd
 from fluxfarm.catalog import find_model
+from fluxfarm.pricing import SMALLEST
 from fluxfarm.scopes import Scope
+from storage.database import Session
 from storage.records import Tenant
-from storage.repository import policies, tenants
+from storage.repository import leaderboard, ledger, policies, tenants
 
 MOST: Final = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Weight = Annotated[float, Field(ge=0.001, le=1000)]
+Money = Annotated[float, Field(ge=0, le=1_000_000)]
 Models = Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=100)]
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
@@ -67,6 +70,7 @@ class TenantChange(_Asked):
     models: Models | None = Field(None, description="Models that it may render, by slug or alias; null: all.")
     max_running: Count | None = Field(None, description="Jobs that may render at once; the others wait.")
     rate_limit: Count | None = Field(None, description="Calls a minute of each of its keys; null: the farm's setting.")
+    budget: Money | None = Field(None, description="USD that its jobs may cost in all; null: no limit.")
     retention: Retention = Field(Retention())
 
 
@@ -98,6 +102,7 @@ class TenantReply(_Told):
     models: list[str] | None
     max_running: int | None
     rate_limit: int | None
+    budget: Usd | None
     retention: RetentionReply
     created_at: Moment
 
@@ -119,7 +124,9 @@ def list_tenants(farm: FarmPart, secret: Secret) -> Response:
     """List the tenants."""
     with farm.database.transaction() as session:
         allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
-        found = [_told(tenant) for tenant in policies.list_all(session)]
+        every = policies.list_all(session)
+        caps = leaderboard.caps(session, [tenant.id for tenant in every])
+        found = [_told(tenant, caps.get(tenant.id)) for tenant in every]
     return reply(TenantList(data=found))
 
 
@@ -135,7 +142,8 @@ def create_tenant(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
     with farm.database.transaction() as session:
         allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
         asked = read(NewTenant, parse_json(body))
-        made = _told(policies.create(session, {"name": asked.name, **_columns(asked)}))
+        tenant = policies.create(session, {"name": asked.name, **_columns(asked)})
+        made = _told(tenant, _budget(session, tenant.id, asked))
     return reply(made, 201)
 
 
@@ -144,7 +152,7 @@ def read_tenant(farm: FarmPart, secret: Secret, tenant: UUID) -> Response:
     """Read a tenant."""
     with farm.database.transaction() as session:
         allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
-        found = _told(policies.read(session, tenant))
+        found = _told(policies.read(session, tenant), ledger.standing(session, tenant).cap)
     return reply(found)
 
 
@@ -162,7 +170,7 @@ def change_tenant(farm: FarmPart, secret: Secret, tenant: UUID, body: JsonBody) 
     with farm.database.transaction() as session:
         allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
         asked = read(TenantChange, parse_json(body))
-        changed = _told(policies.change(session, tenant, _columns(asked)))
+        changed = _told(policies.change(session, tenant, _columns(asked)), _budget(session, tenant, asked))
     return reply(changed)
 
 
@@ -186,7 +194,7 @@ def create_tenant_key(farm: FarmPart, secret: Secret, tenant: UUID, body: JsonBo
 
 def _columns(asked: TenantChange) -> dict[str, Any]:
     """The columns that were named."""
-    values = {name: getattr(asked, name) for name in asked.model_fields_set - {"name", "retention"}}
+    values = {name: getattr(asked, name) for name in asked.model_fields_set - {"name", "retention", "budget"}}
     values |= {name: getattr(asked.retention, name) for name in asked.retention.model_fields_set}
     if "weight" in values:
         values["weight"] = Decimal(str(asked.weight))
@@ -195,6 +203,14 @@ def _columns(asked: TenantChange) -> dict[str, Any]:
     return values
 
 
-def _told(tenant: Tenant) -> TenantReply:
-    columns = {name: getattr(tenant, name) for name in TenantReply.model_fields if name != "retention"}
-    return TenantReply(**columns, retention=RetentionReply.model_validate(tenant))
+def _budget(session: Session, tenant: UUID, asked: TenantChange) -> Decimal | None:
+    """Set the budget if it was named; gives the one that holds."""
+    if "budget" not in asked.model_fields_set:
+        return ledger.standing(session, tenant).cap
+    cap = None if asked.budget is None else Decimal(str(asked.budget)).quantize(SMALLEST)
+    return ledger.set_cap(session, tenant, ledger.TENANT, cap).cap
+
+
+def _told(tenant: Tenant, budget: Decimal | None) -> TenantReply:
+    columns = {name: getattr(tenant, name) for name in TenantReply.model_fields if name not in ("retention", "budget")}
+    return TenantReply(**columns, budget=budget, retention=RetentionReply.model_validate(tenant))

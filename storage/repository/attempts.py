@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState, sources
 from storage.records import Attempt, Erasure, Job
-from storage.repository import deliveries, events, ledger
+from storage.remote_records import RemoteCall
+from storage.repository import calls, deliveries, events, ledger
 from storage.repository.events import JOB_CHANGED
 from storage.repository.turns import Claim
 
@@ -95,6 +96,7 @@ class Outcome:
     model_revision: str
     cost: Decimal = Decimal(0)  #: USD that the tenant is charged
     provider: str = "local"
+    calls: Mapping[UUID, Decimal] = field(default_factory=dict)  #: paid calls that made the images, with their cost
 
 
 def erased(session: Session, *, older_than: float, limit: int = 100) -> list[tuple[UUID, UUID]]:
@@ -197,6 +199,8 @@ def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
     ).one_or_none()
     if done is None:
         return _is_finished(session, claimed)
+    for nonce, cost in outcome.calls.items():
+        calls.done(session, nonce, cost)
     if done.has_money or outcome.cost:
         ledger.settle(session, done.tenant_id, done.campaign, claimed.uuid, outcome.cost, outcome.provider)
         ledger.close(session, claimed.uuid)
@@ -224,6 +228,39 @@ def fail(session: Session, claimed: Claim, problem: Problem, *, max_attempts: in
         return None
     events.add_status(session, claimed.uuid, target, problem)
     return target
+
+
+def pass_on(session: Session, claimed: Claim, problem: Problem, queue: str) -> JobState | None:
+    """RUNNING to QUEUED at once, on the queue of whoever may do better. None: the job was lost before."""
+    payload = problem.model_dump(mode="json", by_alias=True)
+    done = _end(session, claimed, JobState.QUEUED, queue=queue, dispatched_at=None, error=payload)
+    _close(session, claimed, JobState.FAILED, error=payload)
+    if not done:
+        return None
+    events.add_status(session, claimed.uuid, JobState.QUEUED, problem)
+    return JobState.QUEUED
+
+
+def stop(session: Session, claimed: Claim, problem: Problem) -> JobState | None:
+    """RUNNING to CANCELED, when a budget has no room for what is left to do. None: the job was lost before."""
+    payload = problem.model_dump(mode="json", by_alias=True)
+    done = _end(session, claimed, JobState.CANCELED, finished_at=func.now(), error=payload)
+    _close(session, claimed, JobState.CANCELED, error=payload)
+    if not done:
+        return None
+    events.add_status(session, claimed.uuid, JobState.CANCELED, problem)
+    return JobState.CANCELED
+
+
+def routed(session: Session, claimed: Claim, values: Mapping[str, Any]) -> bool:
+    """Note on the running attempt who renders it and why; False: the attempt is over."""
+    noted = session.execute(
+        update(Attempt)
+        .where(Attempt.job_uuid == claimed.uuid, Attempt.number == claimed.attempt, Attempt.status == JobState.RUNNING)
+        .values(**values)
+        .returning(Attempt.number)
+    )
+    return noted.scalar_one_or_none() is not None
 
 
 def give_back(session: Session, claimed: Claim) -> bool:
@@ -300,11 +337,17 @@ def _deaths(session: Session, uuid: UUID, lost: Problem) -> int:
 
 def unswept(session: Session, *, older_than: float, limit: int = 100) -> list[tuple[UUID, UUID, int]]:
     """(tenant, job, attempt) of attempts that lost, ended that many seconds ago and may have left objects."""
+    paid = select(RemoteCall.nonce).where(  # pictures that the next attempt takes over
+        RemoteCall.job_uuid == Attempt.job_uuid,
+        RemoteCall.kept.is_not(None),
+        Job.status.in_([JobState.QUEUED, JobState.RUNNING]),
+    )
     rows = session.execute(
         select(Job.tenant_id, Attempt.job_uuid, Attempt.number)
         .join(Job, Job.uuid == Attempt.job_uuid)
         .where(
             Attempt.swept.is_(False),
+            ~paid.exists(),
             Attempt.ended_at < func.now() - literal(timedelta(seconds=older_than), Interval),
         )
         .order_by(func.random())  # one that cannot be swept must not hold up the others

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from itertools import chain
 from typing import Any, Final, TypeVar
@@ -21,6 +22,7 @@ from fluxfarm.costs import gpu_seconds
 from fluxfarm.errors import Conflict, ExternalIdTaken, NotFound
 from fluxfarm.jobs import JobState, Lane, sources
 from fluxfarm.request import RenderRequest
+from fluxfarm.routing import Plan
 from storage.records import Attempt, Erasure, Job
 from storage.repository import campaign_assets, copying, events, ledger
 from storage.repository.reading import WHOLE, load
@@ -38,6 +40,8 @@ class NewJob:
     lane: Lane = Lane.INTERACTIVE
     priority: int = 0
     provider: str = "auto"
+    route: Plan | None = None
+    price: Decimal = Decimal(0)  #: USD that is reserved for it with its row
     campaign: str | None = None
     tags: tuple[str, ...] = ()
     deadline: datetime | None = None
@@ -70,6 +74,7 @@ def create(session: Session, new: NewJob) -> Job:
 
     Raises:
         ExternalIdTaken: another job of the tenant has its external id; it is named.
+        BudgetExceeded: a budget has no room for its price.
     """
     job = _row(new)
     try:
@@ -87,14 +92,38 @@ def create(session: Session, new: NewJob) -> Job:
         raise ExternalIdTaken(message, param="externalId", job=other) from None
     if new.retry_of is not None and new.campaign:
         campaign_assets.follow(session, [new.uuid])
+    ledger.reserve(session, new.tenant_id, new.campaign or "", new.uuid, new.price)
     return job
 
 
+def reroute(session: Session, job: Job, queue: str, plan: Plan | None, price: Decimal) -> None:
+    """Another place and price for a job that was stored in this very transaction.
+
+    Raises:
+        BudgetExceeded: a budget has no room for it.
+    """
+    job.queue = queue
+    job.remote = plan is not None and plan.may_leave
+    job.route = None if plan is None else plan.model_dump(mode="json", by_alias=True)
+    session.flush()
+    ledger.adjust(session, job.tenant_id, job.campaign, job.uuid, price)
+
+
 def create_many(session: Session, new: Sequence[NewJob]) -> None:
-    """Store jobs without external ids as QUEUED, in their order and in few round trips."""
+    """Store jobs without external ids as QUEUED, in their order and in few round trips.
+
+    Raises:
+        BudgetExceeded: a budget has no room for them all.
+    """
     session.add_all([_row(one) for one in new])
     session.flush()
     campaign_assets.follow(session, [one.uuid for one in new if one.retry_of is not None and one.campaign])
+    prices: dict[tuple[UUID, str], dict[UUID, Decimal]] = {}
+    for one in new:
+        if one.price:
+            prices.setdefault((one.tenant_id, one.campaign or ""), {})[one.uuid] = one.price
+    for (tenant_id, campaign), amounts in sorted(prices.items()):
+        ledger.reserve_many(session, tenant_id, campaign, amounts)
 
 
 def copy_many(session: Session, new: Iterable[NewJob]) -> None:
@@ -108,7 +137,12 @@ def copy_many(session: Session, new: Iterable[NewJob]) -> None:
 
 
 def _copied(columns: dict[str, Any]) -> list[Any]:
-    made = columns | {"request": Jsonb(columns["request"]), "prompt_object": Json(columns["prompt_object"])}
+    route = columns["route"]
+    made = columns | {
+        "request": Jsonb(columns["request"]),
+        "prompt_object": Json(columns["prompt_object"]),
+        "route": None if route is None else Jsonb(route),
+    }
     return [value.value if isinstance(value, StrEnum) else value for value in made.values()]
 
 
@@ -128,6 +162,8 @@ def _columns(new: NewJob) -> dict[str, Any]:
         "priority": new.priority,
         "queue": new.queue,
         "provider": new.provider,
+        "remote": new.route is not None and new.route.may_leave,
+        "route": None if new.route is None else new.route.model_dump(mode="json", by_alias=True),
         "request": request.model_dump(mode="json"),
         "prompt_object": new.prompt_object,
         "campaign": new.campaign or "",
@@ -167,6 +203,22 @@ def status(session: Session, tenant_id: UUID, uuid: UUID) -> JobState:
     if found is None:
         raise NotFound(f"There is no job {uuid}.")
     return found
+
+
+def is_alive(session: Session, uuid: UUID) -> bool:
+    """Whether the job is neither over nor erased."""
+    found = session.scalar(select(Job.status).where(Job.uuid == uuid))
+    return found is not None and not found.is_final
+
+
+def cost(session: Session, uuid: UUID) -> Decimal:
+    """USD that the job has cost so far."""
+    return session.scalar(select(Job.cost).where(Job.uuid == uuid)) or Decimal(0)
+
+
+def asked(session: Session, uuid: UUID) -> dict[str, Any]:
+    """What the caller sent, under the caller's names."""
+    return session.scalar(select(Job.prompt_object).where(Job.uuid == uuid)) or {}
 
 
 def list_page(session: Session, tenant_id: UUID, wanted: Filter, *, before: int | None, limit: int) -> Page:

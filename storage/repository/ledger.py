@@ -81,6 +81,20 @@ RELEASE: Final = text(
       FROM total WHERE balance.tenant_id = total.tenant_id AND balance.campaign = total.scope
     """
 )
+GIVE_BACK: Final = text(
+    """
+    WITH entered AS (
+        INSERT INTO ledger_entries (tenant_id, campaign, job_uuid, kind, amount)
+        VALUES (:tenant_id, :campaign, :job, 'release', :amount)
+    ),
+    locked AS (
+        SELECT campaign FROM balances WHERE tenant_id = :tenant_id AND campaign = ANY (CAST(:scopes AS text[]))
+         ORDER BY campaign FOR UPDATE
+    )
+    UPDATE balances AS balance SET reserved = balance.reserved - :amount
+      FROM locked WHERE balance.tenant_id = :tenant_id AND balance.campaign = locked.campaign
+    """
+)
 SETTLE: Final = text(
     """
     WITH entered AS (
@@ -153,8 +167,37 @@ def reserved(session: Session, job: UUID) -> Decimal:
         .where(LedgerEntry.job_uuid == job)
         .group_by(LedgerEntry.kind)
     )
-    sums: dict[str, Decimal] = dict(rows.tuples().all())
+    sums: dict[str, Decimal] = dict(rows.all())
     return sums.get("reserve", Decimal(0)) - sums.get("release", Decimal(0))
+
+
+def campaign_of(session: Session, job: UUID) -> str:
+    """The campaign that a job's money counts in, also after the job was erased."""
+    return session.scalar(select(LedgerEntry.campaign).where(LedgerEntry.job_uuid == job).limit(1)) or TENANT
+
+
+def adjust(session: Session, tenant_id: UUID, campaign: str, job: UUID, wanted: Decimal) -> None:
+    """Reserve more, or give some back, until the job has exactly ``wanted`` reserved; by its one holder only.
+
+    Raises:
+        BudgetExceeded: as ``reserve``.
+    """
+    difference = wanted - reserved(session, job)
+    if difference > 0:
+        reserve(session, tenant_id, campaign, job, difference)
+    elif difference < 0:
+        parameters = {"tenant_id": tenant_id, "campaign": campaign, "job": job, "amount": -difference}
+        session.execute(GIVE_BACK, parameters | {"scopes": _scopes(campaign)})
+
+
+def afford(session: Session, tenant_id: UUID, campaign: str, job: UUID, wanted: Decimal) -> BudgetExceeded | None:
+    """``adjust``, or why a budget has no room for it; then nothing has changed."""
+    try:
+        with session.begin_nested():
+            adjust(session, tenant_id, campaign, job, wanted)
+    except BudgetExceeded as error:
+        return error
+    return None
 
 
 def standing(session: Session, tenant_id: UUID, campaign: str = TENANT) -> Standing:

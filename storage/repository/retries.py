@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session, aliased, raiseload
 
 from fluxfarm.errors import AlreadyRetried, Conflict, NotFound
 from fluxfarm.jobs import JobState, Lane
+from fluxfarm.routing import Plan
 from storage.records import Job
 from storage.repository.jobs import Filter, NewJob, filtered
 
@@ -70,7 +72,14 @@ def lock_many(session: Session, tenant_id: UUID, uuids: Sequence[UUID]) -> set[U
     return set(held) - set(retried)
 
 
-def again(old: Job, uuid: UUID, queue: str, references: Sequence[str]) -> NewJob:
+def again(
+    old: Job,
+    uuid: UUID,
+    queue: str,
+    references: Sequence[str],
+    plan: Plan | None = None,
+    price: Decimal = Decimal(0),
+) -> NewJob:
     """The same order under a new uuid: same seeds, same lane, same campaign; a deadline only if it is still ahead.
 
     The external id stays with the first job, which it names for good.
@@ -84,6 +93,8 @@ def again(old: Job, uuid: UUID, queue: str, references: Sequence[str]) -> NewJob
         lane=list(Lane)[old.lane],
         priority=old.priority,
         provider=old.provider,
+        route=plan,
+        price=price,
         campaign=old.campaign or None,
         tags=tuple(old.tags),
         deadline=old.deadline if old.deadline is not None and old.deadline > datetime.now(UTC) else None,

@@ -6,6 +6,7 @@ A claim is made while the device waits for it, so each round trip counts; that i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from fluxfarm.request import RenderRequest
+from fluxfarm.routing import Plan
 from storage.fairness import Flow
 from storage.repository import deliveries, dispatch
 from storage.repository.events import JOB_CHANGED
@@ -40,16 +42,15 @@ CLAIM: Final = """
                lease_expires_at = now() + make_interval(secs => :lease), run_after = NULL, dispatched_at = NULL
           FROM chosen WHERE jobs.uuid = chosen.uuid
         RETURNING jobs.uuid, jobs.tenant_id, jobs.attempt, jobs.request, jobs.gpu_seconds, jobs.webhook_id,
-                  jobs.revised_prompt,
-                  chosen.was_dispatched,
+                  jobs.model, jobs.campaign, jobs.route, jobs.deadline, jobs.revised_prompt, chosen.was_dispatched,
                   extract(epoch FROM now() - jobs.created_at) AS queued_seconds
     ),
     started AS (
-        INSERT INTO attempts (job_uuid, number, provider, worker, status, seeds, effective, ignored)
-        SELECT uuid, attempt, :provider, :worker, 'RUNNING',
+        INSERT INTO attempts (job_uuid, number, provider, worker, status, model, route, seeds, effective, ignored)
+        SELECT uuid, attempt, :provider, :worker, 'RUNNING', model, route,
                ARRAY(SELECT jsonb_array_elements_text(request -> 'seeds')::bigint),
-               request - ARRAY['type', 'model', 'prompt', 'prompt_upsampling', 'references', 'previews', 'ignored',
-                               'seeds'],
+               request - ARRAY['type', 'model', 'prompt', 'prompt_upsampling', 'references', 'previews', 'options',
+                               'ignored', 'seeds'],
                ARRAY(SELECT jsonb_array_elements_text(request -> 'ignored'))
           FROM claimed
     ),
@@ -80,6 +81,9 @@ class Claim:
     request: RenderRequest
     queued_seconds: float
     webhook_id: str | None = None
+    campaign: str = ""
+    route: Plan | None = None  #: what was weighed when the job came; None: nobody but the farm's own workers
+    deadline: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +111,17 @@ def _claim(row: Any) -> Claim:
     request = RenderRequest.model_validate(row.request)
     if row.revised_prompt is not None:
         request = request.model_copy(update={"prompt": row.revised_prompt, "prompt_upsampling": False})
-    return Claim(row.uuid, row.tenant_id, row.attempt, request, float(row.queued_seconds), row.webhook_id)
+    return Claim(
+        uuid=row.uuid,
+        tenant_id=row.tenant_id,
+        attempt=row.attempt,
+        request=request,
+        queued_seconds=float(row.queued_seconds),
+        webhook_id=row.webhook_id,
+        campaign=row.campaign,
+        route=None if row.route is None else Plan.model_validate(row.route),
+        deadline=row.deadline,
+    )
 
 
 def claim(session: Session, uuid: UUID, claimant: Claimant) -> Claim | None:

@@ -127,6 +127,7 @@ class Stub(ABC):
         self.submits = 0
         self.tellers: list[threading.Thread] = []
         self.told: list[int] = []  #: what its webhooks were answered
+        self.silent = False  #: takes requests and answers none
         self.lock = threading.Lock()
 
     @property
@@ -147,6 +148,8 @@ class Stub(ABC):
             return self._control(asked)
         with self.lock:
             self.asked.append(asked)
+        if self.silent:
+            return DROPPED
         if asked.path.startswith("/files/"):
             return self._file(asked)
         return self.respond(asked)
@@ -220,6 +223,7 @@ class Stub(ABC):
             wish = asked.json
             self.latency = float(wish.get("latency", self.latency))
             self.plan.extend(wish.get("plan", []))
+            self.silent = bool(wish.get("silent", self.silent))
         counts = {"submits": self.submits, "accepted": self.accepted, "requests": len(self.asked)}
         return Answer(200, counts | {"leaks": len(self.leaks), "plan": list(self.plan), "latency": self.latency})
 

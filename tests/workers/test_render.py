@@ -25,6 +25,7 @@ from storage.records import Job, Tenant
 from storage.repository import attempts, jobs, workers
 from tests.making import QUEUE, make_job, make_request, read_job, state
 from workers.pipeline import Pipeline
+from workers.providers.local import LocalProvider
 from workers.render import NOTHING
 from workers.worker import RenderWorker
 
@@ -50,7 +51,7 @@ def start() -> Iterator[Callable[[Settings], RenderWorker]]:
 
     yield start
     for worker in started:
-        worker.provider._pipelines.pop(KLEIN_SMALL.slug, None)
+        local_provider(worker)._pipelines.pop(KLEIN_SMALL.slug, None)
         worker.stop()
 
 
@@ -58,8 +59,13 @@ def start() -> Iterator[Callable[[Settings], RenderWorker]]:
 def worker(local: Settings, start: Callable[[Settings], RenderWorker], klein: Pipeline) -> RenderWorker:
     """A worker that has the session's pipeline loaded, as if it had rendered before."""
     worker = start(local)
-    worker.provider._pipelines[KLEIN_SMALL.slug] = klein
+    local_provider(worker)._pipelines[KLEIN_SMALL.slug] = klein
     return worker
+
+
+def local_provider(worker: RenderWorker) -> LocalProvider:
+    assert isinstance(worker.provider, LocalProvider)
+    return worker.provider
 
 
 def handle(worker: RenderWorker, job: Job) -> str:
@@ -186,7 +192,7 @@ def test_a_lease_is_renewed_for_as_long_as_the_render_takes(
     local: Settings, start: Callable[[Settings], RenderWorker], database: Database, tenant: Tenant, klein: Pipeline
 ) -> None:
     worker = start(local.model_copy(update={"lease": 1.5, "lease_renewal": 0.2}))
-    worker.provider._pipelines[KLEIN_SMALL.slug] = klein
+    local_provider(worker)._pipelines[KLEIN_SMALL.slug] = klein
     job = make_job(database, tenant, request=make_request(width=192, height=192, steps=50, seeds=(1, 2)))
     thread, words = render_beside(worker, job)
     while thread.is_alive():
@@ -225,7 +231,7 @@ def test_a_broken_model_fails_its_jobs_at_once_and_the_worker_lives_on(
     assert found.problem is not None
     assert (found.problem.code, found.problem.retryable) == ("model_unavailable", False)
     assert str(folder) in found.problem.message
-    worker.provider._sources[KLEIN_SMALL.slug] = ModelSource(KLEIN_SMALL.slug, folder=klein_folder)
+    local_provider(worker)._sources[KLEIN_SMALL.slug] = ModelSource(KLEIN_SMALL.slug, folder=klein_folder)
     again = make_job(database, tenant)
     assert handle(worker, again) == "SUCCESS", "it mends itself once the folder is whole"
 

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
 import structlog
+from PIL import Image as Pillow
 from PIL.Image import Image
 
 from fluxfarm.catalog import find_model
 from fluxfarm.errors import FluxfarmError, ModelUnavailable
+from fluxfarm.pricing import SMALLEST
 from fluxfarm.request import RenderRequest
 from fluxfarm.settings import Settings
 from fluxfarm.sources import ModelSource
 from storage.queue import local_queue
+from workers.leases import Held
 from workers.pipeline import Drawing, Pipeline
 from workers.pipeline_previews import OnPreview
 from workers.pipeline_small import ensure_small
+from workers.providers.drawn import Drawn, Keep
 from workers.watchdog import Watchdog
 
 DEVICE_LOST: Final = 70  #: exit status after a device fault; the supervisor starts a fresh process
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """Pictures at the rendered size, one per seed, and how they came about."""
-
-    images: list[Image]
-    revision: str
-    timings: dict[str, float]  #: seconds
 
 
 class LocalProvider:
@@ -81,9 +76,9 @@ class LocalProvider:
 
     def draw(
         self,
-        request: RenderRequest,
-        references: tuple[Image, ...],
-        on_step: Callable[[int, int], None],
+        held: Held,
+        references: tuple[bytes, ...],
+        keep: Keep,  # noqa: ARG002 - see Renderer
         on_preview: OnPreview | None = None,
     ) -> Drawn:
         """Draw every image of the request at the next multiple of 16.
@@ -93,6 +88,7 @@ class LocalProvider:
             RenderError: what the pipeline raises; ``Canceled`` and ``LeaseLost`` come from ``on_step``.
         """
         started = time.perf_counter()
+        request = held.claim.request
         size = request.size.rendered
         drawing = Drawing(
             prompt=request.prompt,
@@ -101,26 +97,36 @@ class LocalProvider:
             steps=request.steps,
             guidance=request.guidance,
             seeds=request.seeds,
-            references=references,
+            references=tuple(_opened(png) for png in references),
             max_sequence_length=request.profile.max_sequence_length,
             previews=request.previews,
         )
-        with self._watchdog.watching(on_step) as watched:
+        with self._watchdog.watching(held.on_step) as watched:
             pipeline = self._load(request.model)
             loaded = time.perf_counter()
             self._watchdog.alive()
             images = pipeline.draw(drawing, watched, on_preview)
-        timings = {"load": loaded - started, "render": time.perf_counter() - loaded}
-        return Drawn(images, pipeline.revision, timings)
+        seconds = time.perf_counter() - loaded
+        price = self._settings.gpu_second_price
+        return Drawn(
+            images=list(images),
+            revision=pipeline.revision,
+            timings={"load": loaded - started, "render": seconds},
+            cost=(price * Decimal(str(round(seconds, 4)))).quantize(SMALLEST) if price else Decimal(0),
+        )
 
-    def upsample(self, request: RenderRequest, references: tuple[Image, ...]) -> str | None:
+    def wind_up(self, held: Held) -> None:
+        """Nothing runs elsewhere."""
+
+    def upsample(self, request: RenderRequest, references: tuple[bytes, ...]) -> str | None:
         """A longer prompt by the model's own text encoder; None: it cannot.
 
         Raises:
             ModelUnavailable, RenderError: as ``draw``.
         """
         pipeline = self._load(request.model)
-        return pipeline.upsample(request.prompt, request.seeds[0], references, request.profile.max_sequence_length)
+        pictures = tuple(_opened(png) for png in references)
+        return pipeline.upsample(request.prompt, request.seeds[0], pictures, request.profile.max_sequence_length)
 
     def _load(self, slug: str) -> Pipeline:
         """The resident pipeline of the model; the least used one leaves when there is no room."""
@@ -159,3 +165,8 @@ class LocalProvider:
         """Free the device's memory."""
         while self._pipelines:
             self._pipelines.popitem()[1].close()
+
+
+def _opened(png: bytes) -> Image:
+    with Pillow.open(io.BytesIO(png), formats=["PNG"]) as picture:
+        return picture.convert("RGB")

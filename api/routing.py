@@ -1,0 +1,158 @@
+"""Where an order goes: to the farm's own workers, or to the remote ones; decided in the transaction that stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from api.farm import Farm
+from fluxfarm.catalog import find_model
+from fluxfarm.costs import gpu_seconds
+from fluxfarm.errors import InvalidField, NoRoute
+from fluxfarm.licences import Permit
+from fluxfarm.pricing import SMALLEST
+from fluxfarm.remotes import AUTO, LOCAL
+from fluxfarm.request import RenderRequest
+from fluxfarm.routing import Facts, Health, LocalFacts, Plan, Wish, refusal, weigh
+from fluxfarm.settings import Settings
+from fluxfarm.sizes import Size
+from storage.database import Session
+from storage.queue import REMOTE_QUEUE, local_queue
+from storage.records import Job
+from storage.repository import accounts, explain, workers
+
+HealthBoard = Mapping[tuple[str, str], Health]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The queue, what is reserved for it (USD), and what was weighed; no plan: nobody but the farm's own workers."""
+
+    queue: str
+    price: Decimal
+    plan: Plan | None = None
+
+
+def look_around(farm: Farm) -> HealthBoard:
+    """How the providers are; asks outside of any transaction, and nobody where jobs cannot leave the farm."""
+    return farm.board.health() if farm.remotes.enabled else {}
+
+
+def check_wish(farm: Farm, wish: Wish) -> None:
+    """Only providers that this farm can speak to may be named.
+
+    Raises:
+        InvalidField: another name, or one twice.
+    """
+    places = (wish.provider, *(wish.fallback or ()))
+    known = {AUTO, LOCAL, *farm.remotes}
+    for index, place in enumerate(places):
+        if place not in known or place in places[:index]:
+            param = "provider" if not index else f"fallback.{index - 1}"
+            names = ", ".join(sorted(known - {AUTO, LOCAL}))
+            raise InvalidField(
+                f"{param} is {place[:40]!r}; take auto, local or one of {names}, each once.", param=param
+            )
+
+
+def choose_route(
+    farm: Farm,
+    session: Session,
+    tenant_id: UUID,
+    request: RenderRequest,
+    references: Sequence[Size],
+    wish: Wish,
+    health: HealthBoard,
+    permit: Permit,
+    *,
+    deadline: datetime | None = None,
+    seconds_to_start: float | None = None,
+) -> Route:
+    """The best place for a request. No round trip is made for one that only the farm itself may render.
+
+    Raises:
+        LicenceForbidden, ModelForbidden: the tenant may not; the message names a model that it may render.
+        NoRoute: nobody ever can render it; the message has the reason of each who was weighed.
+    """
+    permit.check(request.model, (source.slug for source in farm.settings.models))
+    price = local_price(farm.settings, request)
+    if not (farm.remotes.enabled and wish.may_leave):
+        return Route(own_queue(farm.settings, request.model, wish), price)
+    configured = has_weights(farm.settings, request.model)
+    queue = local_queue(request.model)
+    facts = Facts(
+        local=LocalFacts(
+            configured=configured,
+            workers=workers.slots(session, queue) if configured else 0,
+            seconds_to_start=seconds_to_start,
+            price=price,
+        ),
+        health=health,
+        own_keys=accounts.names(session, tenant_id),
+        most_failures=farm.settings.max_attempts,
+        seconds_left=None if deadline is None else (deadline - datetime.now(UTC)).total_seconds(),
+    )
+    wish = wish.with_substitutes(request.model, permit.allows)
+    plan = weigh(request, references, wish, farm.remotes, facts)
+    chosen = next((one for one in plan.candidates if one.provider == plan.choice), None)
+    if chosen is None:
+        raise refusal(plan, request.model)
+    return Route(queue if chosen.provider == LOCAL else REMOTE_QUEUE, chosen.charge, plan)
+
+
+def route_again(farm: Farm, session: Session, old: Job, health: HealthBoard, permit: Permit) -> Route:
+    """Where a job that is tried again goes, by the wish that came with the first one.
+
+    Raises:
+        NoRoute: as ``choose_route``.
+    """
+    wish = Wish(provider=old.provider) if old.route is None else Plan.model_validate(old.route).wish
+    deadline = old.deadline if old.deadline is not None and old.deadline > datetime.now(UTC) else None
+    return choose_route(farm, session, old.tenant_id, old.render_request, (), wish, health, permit, deadline=deadline)
+
+
+def is_late(session: Session, job: Job, route: Route) -> float | None:
+    """Seconds until a job that was just stored would start here, when that is too late for its deadline."""
+    if job.deadline is None or route.plan is None or route.queue == REMOTE_QUEUE:
+        return None
+    able = workers.slots(session, route.queue)
+    end = explain.expected_end(session, job, explain.standing(session, job), able)
+    if end is None:
+        return None
+    seconds = (end - datetime.now(UTC)).total_seconds() - job.gpu_seconds
+    return seconds if seconds > (job.deadline - datetime.now(UTC)).total_seconds() else None
+
+
+def local_price(settings: Settings, request: RenderRequest) -> Decimal:
+    """USD that the farm's own render is estimated at."""
+    if not settings.gpu_second_price:
+        return Decimal(0)
+    return (settings.gpu_second_price * Decimal(str(gpu_seconds(request)))).quantize(SMALLEST)
+
+
+def has_weights(settings: Settings, slug: str) -> bool:
+    """Whether this farm is configured to render the model."""
+    return any(source.slug in (slug, *find_model(slug).aliases) for source in settings.models)
+
+
+def own_queue(settings: Settings, slug: str, wish: Wish | None = None) -> str:
+    """The queue of the farm's own workers that render the model.
+
+    Raises:
+        NoRoute: nobody here ever can; the message says why and what to do.
+    """
+    if has_weights(settings, slug) and (wish is None or wish.rank(LOCAL) is not None):
+        return local_queue(slug)
+    if wish is not None and wish.rank(LOCAL) is None:
+        raise NoRoute(f"{wish.provider} is a remote provider, and none is configured here.", param="provider")
+    if not find_model(slug).is_local:
+        raise NoRoute(f"{slug} is offered by remote providers only, and none is configured here.", param="model")
+    hub_id = find_model(slug).hub_id or slug
+    message = (
+        f"This farm has no weights of {slug}; add '{slug}=/folder' or '{slug}={hub_id}@<commit>' to FLUXFARM_MODELS. "
+        f"It renders: {', '.join(source.slug for source in settings.models)}."
+    )
+    raise NoRoute(message, param="model")
