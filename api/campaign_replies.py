@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,8 @@ from fluxfarm.campaigns.requests import render_request
 from fluxfarm.campaigns.spec import Spec
 from fluxfarm.costs import gpu_seconds
 from fluxfarm.jobs import JobState
+from fluxfarm.remotes import LOCAL
+from fluxfarm.routing import Wish
 from storage.campaign_records import Campaign
 from storage.database import Session
 from storage.repository import campaign_assets, campaign_pace, campaigns, ledger, workers
@@ -147,7 +150,7 @@ def plan_of(session: Session, prepared: Prepared) -> Plan:
         sizes={place.name: str(place.size) for place in layout.places},
         seeds=list(layout.seeds),
         gpu_seconds=round(seconds, 3),
-        routes=[Route(provider="local", available=True, gpu_seconds=round(seconds, 3), usd=None, note="own GPUs")],
+        routes=_routes(prepared, seconds),
         budget=spec.budget,
         eta=eta,
         eta_note=note,
@@ -156,6 +159,33 @@ def plan_of(session: Session, prepared: Prepared) -> Plan:
         prompts=list(dict.fromkeys(asset.prompt for asset in expansion.assets[: SHOWN * 20]))[:SHOWN],
         names=[asset.name for asset in expansion.assets[:SHOWN]],
     )
+
+
+def _routes(prepared: Prepared, seconds: float) -> list[Route]:
+    """Who could render the whole campaign, and for how much."""
+    spec, layout, wish = prepared.spec, prepared.expansion.layout, Wish(provider=prepared.spec.provider)
+    alike = Counter((one.place.size, len(one.references)) for one in prepared.expansion.renders)
+    usd: dict[str, Decimal] = {}
+    notes: dict[str, str] = {}
+    for (size, references), number in alike.items():
+        request = render_request(spec, layout, prompt="", seed=0, size=size, references=[""] * references)
+        way = prepared.around.choose(request, (), wish)
+        if way.plan is None:
+            usd[LOCAL] = usd.get(LOCAL, Decimal(0)) + way.price * number
+            continue
+        for one in way.plan.candidates:
+            usd[one.provider] = usd.get(one.provider, Decimal(0)) + one.price * number
+            notes[one.provider] = notes.get(one.provider) or ("" if one.for_now else one.refused or "")
+    return [
+        Route(
+            provider=name,
+            available=not notes.get(name),
+            gpu_seconds=round(seconds, 3) if name == LOCAL else None,
+            usd=None if name == LOCAL and not cost else cost,
+            note=notes.get(name) or ("own GPUs" if name == LOCAL else "by its price list"),
+        )
+        for name, cost in usd.items()
+    ]
 
 
 def _warnings(prepared: Prepared, eta: Eta | None) -> list[str]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -14,8 +15,9 @@ from api import campaign_references as pictures
 from api.auth import allowed
 from api.campaign_references import Pictures
 from api.farm import Farm
+from api.routing import Surroundings, check_wish, look_around, survey
 from api.strict import future
-from api.submit import dispatch, route
+from api.submit import dispatch
 from api.targets import look_up, new_secret, read_target
 from fluxfarm.campaigns.assets import Asset
 from fluxfarm.campaigns.expansion import Expansion, expand
@@ -23,7 +25,9 @@ from fluxfarm.campaigns.requests import prompt_object, render_request
 from fluxfarm.campaigns.source import as_json, invalid
 from fluxfarm.campaigns.spec import Spec
 from fluxfarm.errors import BadRequest, CampaignExists, Issue
+from fluxfarm.routing import Wish
 from fluxfarm.scopes import Scope
+from fluxfarm.sizes import Size
 from storage.campaign_records import Campaign
 from storage.database import Session
 from storage.repository import campaign_assets, campaigns, endpoints, jobs, ledger, tenants
@@ -40,7 +44,8 @@ class Prepared:
     tenant_id: UUID
     spec: Spec
     expansion: Expansion
-    queue: str
+    around: Surroundings
+    queue: str  #: of its first picture
     deadline: datetime | None
     pictures: Pictures
     digest: bytes
@@ -59,9 +64,13 @@ def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepa
     """
     expansion = expand(spec)
     target = _checked("webhook", lambda: read_target(farm, spec.webhook))
+    health = look_around(farm)
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
-        queue = route(farm.settings, expansion.layout.profile.slug, key.permit)
+        wish = Wish(provider=spec.provider)
+        check_wish(farm, wish)
+        around = survey(farm, session, key.tenant_id, expansion.layout.profile.slug, wish, health, key.permit)
+        queue = _first_queue(expansion, spec, around)
         found = pictures.find(session, key.tenant_id, expansion.assets, spec.files)
         digest = _digest(spec, found)
         twin = _twin(session, key.tenant_id, spec.name, digest)
@@ -75,6 +84,7 @@ def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepa
         tenant_id=key.tenant_id,
         spec=spec,
         expansion=expansion,
+        around=around,
         queue=queue,
         deadline=deadline,
         pictures=found,
@@ -82,6 +92,15 @@ def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepa
         target=target,
         twin=twin,
     )
+
+
+def _first_queue(expansion: Expansion, spec: Spec, around: Surroundings) -> str:
+    """Where the first picture is rendered: a campaign that nobody can render is refused as a whole."""
+    first = expansion.renders[0]
+    request = render_request(
+        spec, expansion.layout, prompt=first.prompt, size=first.place.size, seed=first.seed, references=first.references
+    )
+    return around.choose(request, (), Wish(provider=spec.provider)).queue
 
 
 def _checked(param: str, read: Any) -> Any:
@@ -114,6 +133,7 @@ def create(farm: Farm, secret: str, prepared: Prepared, *, start: bool) -> tuple
     Raises:
         InvalidCampaign: a reference cannot be fetched.
         CampaignExists: somebody was faster, with other content.
+        BudgetExceeded: the whole campaign is estimated at more than its budget, or the tenant's, has left.
     """
     if prepared.twin is not None:
         return prepared.twin, False
@@ -133,16 +153,18 @@ def create(farm: Farm, secret: str, prepared: Prepared, *, start: bool) -> tuple
             webhook_id = endpoints.resolve_or_create(session, prepared.tenant_id, prepared.target, sealed)
         made = _row(prepared, webhook_id, "run" if start else "wait")
         is_new = campaigns.create(session, made)
+        queues: set[str] = set()
         if is_new:
             ledger.set_cap(session, prepared.tenant_id, made.name, prepared.spec.budget)
-            store(session, made, prepared)
+            queues = store(session, made, prepared)
         else:
             session.expunge_all()
             found = _twin(session, prepared.tenant_id, prepared.spec.name, prepared.digest)
             assert found is not None
             made = found
     if is_new and start:
-        dispatch(farm, prepared.queue)
+        for queue in queues:
+            dispatch(farm, queue)
     return made, is_new
 
 
@@ -160,12 +182,21 @@ def _row(prepared: Prepared, webhook_id: str | None, wish: str) -> Campaign:
     )
 
 
-def store(session: Session, campaign: Campaign, prepared: Prepared) -> None:
-    """The jobs, in the order that shares most (equal sizes, then equal prompts), and the files."""
+def store(session: Session, campaign: Campaign, prepared: Prepared) -> set[str]:
+    """The jobs, in the order that shares most (equal sizes, then equal prompts), and the files; gives their queues."""
     expansion = prepared.expansion
     uuids = {asset.n: uuid4() for asset in expansion.renders}
     ordered = sorted(expansion.renders, key=lambda one: (one.place.size, one.prompt, one.references, one.seed))
-    jobs.copy_many(session, _jobs(campaign, prepared, ordered, uuids))
+    prices: dict[UUID, Decimal] = {}
+    queues: set[str] = set()
+
+    def noted(new: NewJob) -> NewJob:
+        prices[new.uuid] = new.price
+        queues.add(new.queue)
+        return new
+
+    jobs.copy_many(session, map(noted, _jobs(campaign, prepared, ordered, uuids)))
+    ledger.reserve_many(session, campaign.tenant_id, campaign.name, prices)
     campaign_assets.add(
         session,
         campaign.id,
@@ -186,11 +217,13 @@ def store(session: Session, campaign: Campaign, prepared: Prepared) -> None:
             for asset in expansion.assets
         ),
     )
+    return queues
 
 
 def _jobs(campaign: Campaign, prepared: Prepared, assets: list[Asset], uuids: dict[int, UUID]) -> Iterator[NewJob]:
     spec, layout = prepared.spec, prepared.expansion.layout
     kept = prepared.pictures.kept
+    wish = Wish(provider=spec.provider)
     for asset in assets:
         references = [kept[text] for text in asset.references]
         request = render_request(
@@ -201,12 +234,16 @@ def _jobs(campaign: Campaign, prepared: Prepared, assets: list[Asset], uuids: di
             seed=asset.seed,
             references=[row.object_key for row in references],
         )
+        sizes = [Size(row.width, row.height) for row in references]
+        way = prepared.around.choose(request, sizes, wish, deadline=prepared.deadline)
         yield NewJob(
             uuid=uuids[asset.n],
             tenant_id=prepared.tenant_id,
             request=request,
             prompt_object=prompt_object(request, [row.id for row in references]),
-            queue=prepared.queue,
+            queue=way.queue,
+            route=way.plan,
+            price=way.price,
             lane=spec.lane,
             provider=spec.provider,
             campaign=campaign.name,

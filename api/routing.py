@@ -14,9 +14,9 @@ from fluxfarm.costs import gpu_seconds
 from fluxfarm.errors import InvalidField, NoRoute
 from fluxfarm.licences import Permit
 from fluxfarm.pricing import SMALLEST
-from fluxfarm.remotes import AUTO, LOCAL
+from fluxfarm.remotes import AUTO, LOCAL, Remotes
 from fluxfarm.request import RenderRequest
-from fluxfarm.routing import Facts, Health, LocalFacts, Plan, Wish, refusal, weigh
+from fluxfarm.routing import Facts, Health, LocalFacts, RoutePlan, Wish, refusal, weigh
 from fluxfarm.settings import Settings
 from fluxfarm.sizes import Size
 from storage.database import Session
@@ -33,7 +33,7 @@ class Route:
 
     queue: str
     price: Decimal
-    plan: Plan | None = None
+    plan: RoutePlan | None = None
 
 
 def look_around(farm: Farm) -> HealthBoard:
@@ -58,60 +58,87 @@ def check_wish(farm: Farm, wish: Wish) -> None:
             )
 
 
-def choose_route(
-    farm: Farm,
-    session: Session,
-    tenant_id: UUID,
-    request: RenderRequest,
-    references: Sequence[Size],
-    wish: Wish,
-    health: HealthBoard,
-    permit: Permit,
-    *,
-    deadline: datetime | None = None,
-    seconds_to_start: float | None = None,
-) -> Route:
-    """The best place for a request. No round trip is made for one that only the farm itself may render.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What is known when the jobs of one call are routed."""
+
+    settings: Settings
+    remotes: Remotes
+    permit: Permit
+    health: HealthBoard
+    own_keys: frozenset[str] = frozenset()
+    workers: int = 0  #: slots of live ones that render the model
+
+    def choose(
+        self,
+        request: RenderRequest,
+        references: Sequence[Size],
+        wish: Wish,
+        *,
+        deadline: datetime | None = None,
+        seconds_to_start: float | None = None,
+    ) -> Route:
+        """The best place for a request.
+
+        Raises:
+            NoRoute: nobody ever can render it; the message has the reason of each who was weighed.
+        """
+        price = local_price(self.settings, request)
+        if not (self.remotes.enabled and wish.may_leave):
+            return Route(own_queue(self.settings, request.model, wish), price)
+        local = LocalFacts(
+            configured=has_weights(self.settings, request.model),
+            workers=self.workers,
+            seconds_to_start=seconds_to_start,
+            price=price,
+        )
+        facts = Facts(
+            local=local,
+            health=self.health,
+            own_keys=self.own_keys,
+            most_failures=self.settings.max_attempts,
+            seconds_left=None if deadline is None else (deadline - datetime.now(UTC)).total_seconds(),
+        )
+        plan = weigh(request, references, wish.with_substitutes(request.model, self.permit.allows), self.remotes, facts)
+        chosen = next((one for one in plan.candidates if one.provider == plan.choice), None)
+        if chosen is None:
+            raise refusal(plan, request.model)
+        queue = local_queue(request.model) if chosen.provider == LOCAL else REMOTE_QUEUE
+        return Route(queue, chosen.charge, plan)
+
+
+def survey(
+    farm: Farm, session: Session, tenant_id: UUID, model: str, wish: Wish, health: HealthBoard, permit: Permit
+) -> Surroundings:
+    """Read what routing needs. No round trip is made for jobs that only the farm itself may render.
 
     Raises:
         LicenceForbidden, ModelForbidden: the tenant may not; the message names a model that it may render.
-        NoRoute: nobody ever can render it; the message has the reason of each who was weighed.
     """
-    permit.check(request.model, (source.slug for source in farm.settings.models))
-    price = local_price(farm.settings, request)
+    permit.check(model, (source.slug for source in farm.settings.models))
     if not (farm.remotes.enabled and wish.may_leave):
-        return Route(own_queue(farm.settings, request.model, wish), price)
-    configured = has_weights(farm.settings, request.model)
-    queue = local_queue(request.model)
-    facts = Facts(
-        local=LocalFacts(
-            configured=configured,
-            workers=workers.slots(session, queue) if configured else 0,
-            seconds_to_start=seconds_to_start,
-            price=price,
-        ),
+        return Surroundings(settings=farm.settings, remotes=farm.remotes, permit=permit, health=health)
+    return Surroundings(
+        settings=farm.settings,
+        remotes=farm.remotes,
+        permit=permit,
         health=health,
         own_keys=accounts.names(session, tenant_id),
-        most_failures=farm.settings.max_attempts,
-        seconds_left=None if deadline is None else (deadline - datetime.now(UTC)).total_seconds(),
+        workers=workers.slots(session, local_queue(model)) if has_weights(farm.settings, model) else 0,
     )
-    wish = wish.with_substitutes(request.model, permit.allows)
-    plan = weigh(request, references, wish, farm.remotes, facts)
-    chosen = next((one for one in plan.candidates if one.provider == plan.choice), None)
-    if chosen is None:
-        raise refusal(plan, request.model)
-    return Route(queue if chosen.provider == LOCAL else REMOTE_QUEUE, chosen.charge, plan)
 
 
 def route_again(farm: Farm, session: Session, old: Job, health: HealthBoard, permit: Permit) -> Route:
     """Where a job that is tried again goes, by the wish that came with the first one.
 
     Raises:
-        NoRoute: as ``choose_route``.
+        LicenceForbidden, ModelForbidden: the tenant may not render it any more.
+        NoRoute: nobody ever can.
     """
-    wish = Wish(provider=old.provider) if old.route is None else Plan.model_validate(old.route).wish
+    wish = Wish(provider=old.provider) if old.route is None else RoutePlan.model_validate(old.route).wish
     deadline = old.deadline if old.deadline is not None and old.deadline > datetime.now(UTC) else None
-    return choose_route(farm, session, old.tenant_id, old.render_request, (), wish, health, permit, deadline=deadline)
+    around = survey(farm, session, old.tenant_id, old.model, wish, health, permit)
+    return around.choose(old.render_request, (), wish, deadline=deadline)
 
 
 def is_late(session: Session, job: Job, route: Route) -> float | None:

@@ -19,7 +19,7 @@ from api.auth import allowed
 from api.farm import Farm
 from api.idempotency import REPLAYED, Guard, released_on_failure
 from api.order import Inline, Order, Source, Uploaded
-from api.routing import HealthBoard, Route, check_wish, choose_route, is_late, look_around
+from api.routing import HealthBoard, Route, check_wish, is_late, look_around, survey
 from api.targets import FIELD, look_up, new_secret, read_target
 from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, InvalidReference, Unavailable
 from fluxfarm.licences import Permit
@@ -268,18 +268,8 @@ def store(farm: Farm, session: Session, entry: Entry, outside: dict[int, tuple[s
         for index, image in enumerate(order.images)
     ]
     request = order.with_references([key for key, _ in places], places[0][1] if places else None)
-    choose = partial(
-        choose_route,
-        farm,
-        session,
-        entry.tenant_id,
-        request,
-        [size for _, size in places],
-        order.routing,
-        entry.health,
-        entry.permit,
-        deadline=order.deadline,
-    )
+    around = survey(farm, session, entry.tenant_id, request.model, order.routing, entry.health, entry.permit)
+    choose = partial(around.choose, request, [size for _, size in places], order.routing, deadline=order.deadline)
     route = choose()
     job = jobs.create(session, entry.new_job(request, route))
     if (seconds := is_late(session, job, route)) is not None:

@@ -106,7 +106,7 @@ class Candidate(_Part):
         return Decimal(0) if self.own_key else self.price
 
 
-class Plan(_Part):
+class RoutePlan(_Part):
     """A choice with everything that was weighed for it; kept on the job and on each attempt."""
 
     wish: Wish
@@ -162,15 +162,15 @@ class Facts:
     seconds_left: float | None = None  #: until the deadline
 
 
-def weigh(request: RenderRequest, references: Sequence[Size], wish: Wish, remotes: Remotes, facts: Facts) -> Plan:
+def weigh(request: RenderRequest, references: Sequence[Size], wish: Wish, remotes: Remotes, facts: Facts) -> RoutePlan:
     """Every candidate, the best first, and the choice: who can do it now, else who may be able to soon."""
     found = list(_candidates(request, tuple(references), wish, remotes, facts))
     found.sort(key=lambda one: (one.refused is not None, not one.for_now, one.rank, one.score))
     first = found[0] if found and (found[0].refused is None or found[0].for_now) else None
-    return Plan(wish=wish, candidates=tuple(found), choice=None if first is None else first.provider)
+    return RoutePlan(wish=wish, candidates=tuple(found), choice=None if first is None else first.provider)
 
 
-def refusal(plan: Plan, model: str) -> NoRoute:
+def refusal(plan: RoutePlan, model: str) -> NoRoute:
     """The error for a plan without a choice: every reason, so that the caller knows what to change."""
     reasons = " ".join(one.refused for one in plan.candidates if one.refused)
     wanted = ", ".join(plan.wish.places)

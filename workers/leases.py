@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from fluxfarm.errors import Canceled, DatabaseUnavailable, LeaseLost, RenderError
-from fluxfarm.routing import Plan
+from fluxfarm.routing import RoutePlan
 from storage.database import Database
 from storage.listening import Notice, listen
 from storage.repository import attempts
@@ -37,7 +37,7 @@ class Held:
     progress: tuple[int, int] | None = None
     reported: tuple[int, int] | None = None
     stopped: RenderError | None = None
-    plan: Plan | None = None  #: what was weighed for this attempt, when it is a remote one
+    plan: RoutePlan | None = None  #: what was weighed for this attempt, when it is a remote one
     woken: threading.Event = field(default_factory=threading.Event)
 
     def on_step(self, step: int, steps: int) -> None:

@@ -28,7 +28,7 @@ from fluxfarm.airecord import Moment, Problem, Usd
 from fluxfarm.errors import Canceled, FluxfarmError
 from fluxfarm.jobs import JobState
 from fluxfarm.remotes import LOCAL
-from fluxfarm.routing import Plan
+from fluxfarm.routing import RoutePlan
 from fluxfarm.scopes import Scope
 from storage.objects import job_prefix
 from storage.records import Job
@@ -67,7 +67,7 @@ class RehearsalReply(BaseModel):
     eta: Moment | None = Field(description="When it would be done, from the pace of the queue; null: cannot be said.")
     queue: str
     gpu_seconds: float
-    route: Plan | None = Field(description="Everybody who was weighed; null: only the farm itself may render it.")
+    route: RoutePlan | None = Field(description="Everybody who was weighed; null: only the farm itself may render it.")
 
 
 HEADERS: Final = {
@@ -211,7 +211,7 @@ def erase_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
 
 
 def _rehearsal(found: Rehearsal) -> RehearsalReply:
-    plan = None if found.job.route is None else Plan.model_validate(found.job.route)
+    plan = None if found.job.route is None else RoutePlan.model_validate(found.job.route)
     return RehearsalReply(
         provider=LOCAL if plan is None or plan.choice is None else plan.choice,
         price=found.price,

@@ -19,7 +19,7 @@ from api.replies import reply
 from fluxfarm.airecord import Moment
 from fluxfarm.errors import InvalidField
 from fluxfarm.jobs import JobState
-from fluxfarm.routing import Plan
+from fluxfarm.routing import RoutePlan
 from fluxfarm.scopes import Scope
 from storage.records import Job
 from storage.repository import explain, jobs, tenants, workers
@@ -42,7 +42,9 @@ class Explanation(BaseModel):
     workers: int  #: live ones that render this model
     retry_at: Moment | None  #: when a job that failed is tried again
     eta: Moment | None  #: when it will be done, from the measured pace of the queue; null: cannot be said
-    route: Plan | None  #: who was weighed for the last attempt, or when the job came; null: only the farm itself may
+    route: (
+        RoutePlan | None
+    )  #: who was weighed for the last attempt, or when the job came; null: only the farm itself may
 
 
 @router.get(
@@ -111,9 +113,9 @@ def explain_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     )
 
 
-def _route(job: Job) -> Plan | None:
+def _route(job: Job) -> RoutePlan | None:
     found = next((attempt.route for attempt in reversed(job.attempts) if attempt.route), job.route)
-    return None if found is None else Plan.model_validate(found)
+    return None if found is None else RoutePlan.model_validate(found)
 
 
 def _reason(job: Job, place: int | None, able: int, cap: int | None) -> str:

@@ -15,7 +15,7 @@ from fluxfarm.airecord import Problem
 from fluxfarm.errors import Conflict, NotFound
 from fluxfarm.jobs import JobState
 from storage.campaign_records import Campaign
-from storage.repository import deliveries
+from storage.repository import deliveries, ledger
 from storage.repository.events import JOB_CHANGED
 
 Wish = Literal["wait", "run", "pause", "cancel"]
@@ -162,6 +162,8 @@ def cancel_waiting(session: Session, tenant_id: UUID, name: str, problem: Proble
     for row in ended:
         if row.webhook_id is not None:
             deliveries.add(session, row.uuid, JobState.CANCELED, problem)
+    if ended:
+        ledger.close(session, *(row.uuid for row in ended))
     return [row.uuid for row in ended]
 
 

@@ -22,7 +22,7 @@ from fluxfarm.costs import gpu_seconds
 from fluxfarm.errors import Conflict, ExternalIdTaken, NotFound
 from fluxfarm.jobs import JobState, Lane, sources
 from fluxfarm.request import RenderRequest
-from fluxfarm.routing import Plan
+from fluxfarm.routing import RoutePlan
 from storage.records import Attempt, Erasure, Job
 from storage.repository import campaign_assets, copying, events, ledger
 from storage.repository.reading import WHOLE, load
@@ -40,7 +40,7 @@ class NewJob:
     lane: Lane = Lane.INTERACTIVE
     priority: int = 0
     provider: str = "auto"
-    route: Plan | None = None
+    route: RoutePlan | None = None
     price: Decimal = Decimal(0)  #: USD that is reserved for it with its row
     campaign: str | None = None
     tags: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ def create(session: Session, new: NewJob) -> Job:
     return job
 
 
-def reroute(session: Session, job: Job, queue: str, plan: Plan | None, price: Decimal) -> None:
+def reroute(session: Session, job: Job, queue: str, plan: RoutePlan | None, price: Decimal) -> None:
     """Another place and price for a job that was stored in this very transaction.
 
     Raises:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased, raiseload
 
 from fluxfarm.errors import AlreadyRetried, Conflict, NotFound
 from fluxfarm.jobs import JobState, Lane
-from fluxfarm.routing import Plan
+from fluxfarm.routing import RoutePlan
 from storage.records import Job
 from storage.repository.jobs import Filter, NewJob, filtered
 
@@ -77,7 +77,7 @@ def again(
     uuid: UUID,
     queue: str,
     references: Sequence[str],
-    plan: Plan | None = None,
+    plan: RoutePlan | None = None,
     price: Decimal = Decimal(0),
 ) -> NewJob:
     """The same order under a new uuid: same seeds, same lane, same campaign; a deadline only if it is still ahead.

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from fluxfarm.request import RenderRequest
-from fluxfarm.routing import Plan
+from fluxfarm.routing import RoutePlan
 from storage.fairness import Flow
 from storage.repository import deliveries, dispatch
 from storage.repository.events import JOB_CHANGED
@@ -82,7 +82,7 @@ class Claim:
     queued_seconds: float
     webhook_id: str | None = None
     campaign: str = ""
-    route: Plan | None = None  #: what was weighed when the job came; None: nobody but the farm's own workers
+    route: RoutePlan | None = None  #: what was weighed when the job came; None: nobody but the farm's own workers
     deadline: datetime | None = None
 
 
@@ -119,7 +119,7 @@ def _claim(row: Any) -> Claim:
         queued_seconds=float(row.queued_seconds),
         webhook_id=row.webhook_id,
         campaign=row.campaign,
-        route=None if row.route is None else Plan.model_validate(row.route),
+        route=None if row.route is None else RoutePlan.model_validate(row.route),
         deadline=row.deadline,
     )
 

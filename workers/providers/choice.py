@@ -13,7 +13,7 @@ from PIL import Image
 from fluxfarm.errors import LeaseLost, ProviderBusy, ProviderRefused
 from fluxfarm.offers import Behaviour, Offer
 from fluxfarm.request import RenderRequest
-from fluxfarm.routing import Candidate, Facts, Plan, Wish, refusal, weigh
+from fluxfarm.routing import Candidate, Facts, RoutePlan, Wish, refusal, weigh
 from fluxfarm.sizes import Size
 from storage.database import Session
 from storage.remote_records import RemoteCall
@@ -67,7 +67,7 @@ def choose(
     return chosen
 
 
-def _afford(session: Session, held: Held, plan: Plan, bound: Decimal) -> tuple[Plan, Candidate | None]:
+def _afford(session: Session, held: Held, plan: RoutePlan, bound: Decimal) -> tuple[RoutePlan, Candidate | None]:
     """Reserve for the best candidate that every budget has room for."""
     claim = held.claim
     found, broke = list(plan.candidates), None
@@ -83,7 +83,7 @@ def _afford(session: Session, held: Held, plan: Plan, bound: Decimal) -> tuple[P
     return plan.model_copy(update={"choice": None}), None
 
 
-def _none(plan: Plan, model: str) -> Exception:
+def _none(plan: RoutePlan, model: str) -> Exception:
     passing = [one for one in plan.candidates if one.for_now]
     message = refusal(plan, model).message
     if passing:
@@ -91,7 +91,7 @@ def _none(plan: Plan, model: str) -> Exception:
     return ProviderRefused(message)
 
 
-def _note(offer: Offer, plan: Plan, request: RenderRequest, asked: dict[str, Any]) -> dict[str, Any]:
+def _note(offer: Offer, plan: RoutePlan, request: RenderRequest, asked: dict[str, Any]) -> dict[str, Any]:
     """What the attempt's row says of the route and of each parameter that the caller sent."""
     told = {
         name: {"behaviour": treatment.behaviour.value, "target": treatment.target}

@@ -52,9 +52,7 @@ class Renderer(Protocol):
     def warm_up(self) -> None:
         """Get ready for the first job."""
 
-    def draw(
-        self, held: Held, references: tuple[bytes, ...], keep: Keep, on_preview: OnPreview | None = None
-    ) -> Drawn:
+    def draw(self, held: Held, references: tuple[bytes, ...], keep: Keep, on_preview: OnPreview | None = None) -> Drawn:
         """Draw what the held job asks for; raises leaves of ``RenderError``."""
 
     def wind_up(self, held: Held) -> None:
