@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -187,16 +186,7 @@ def store(session: Session, campaign: Campaign, prepared: Prepared) -> set[str]:
     expansion = prepared.expansion
     uuids = {asset.n: uuid4() for asset in expansion.renders}
     ordered = sorted(expansion.renders, key=lambda one: (one.place.size, one.prompt, one.references, one.seed))
-    prices: dict[UUID, Decimal] = {}
-    queues: set[str] = set()
-
-    def noted(new: NewJob) -> NewJob:
-        prices[new.uuid] = new.price
-        queues.add(new.queue)
-        return new
-
-    jobs.copy_many(session, map(noted, _jobs(campaign, prepared, ordered, uuids)))
-    ledger.reserve_many(session, campaign.tenant_id, campaign.name, prices)
+    queues = jobs.copy_many(session, _jobs(campaign, prepared, ordered, uuids))
     campaign_assets.add(
         session,
         campaign.id,

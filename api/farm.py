@@ -10,8 +10,8 @@ from typing import Annotated, Final, Self
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
-from api.limits import Rates
 from api.jwks import Jwks
+from api.limits import Rates
 from api.metrics import Metrics
 from api.waiting import Changes
 from fluxfarm import outbound, webhooks

@@ -10,7 +10,8 @@ from uuid import UUID, uuid4
 
 from api.auth import allowed
 from api.farm import Farm
-from api.submit import dispatch, route
+from api.routing import HealthBoard, Surroundings, look_around, survey, wish_of
+from api.submit import dispatch
 from fluxfarm.campaigns.assets import of_picture
 from fluxfarm.campaigns.layout import DRAFTS, Layout, lay_out, place_of
 from fluxfarm.campaigns.naming import NameFault, file_name
@@ -22,6 +23,7 @@ from fluxfarm.campaigns.spec import Spec
 from fluxfarm.errors import BadRequest, Conflict, InvalidField, Issue, NotFound
 from fluxfarm.jobs import JobState, Lane
 from fluxfarm.request import MAX_SEED, RenderRequest, check_prompt
+from fluxfarm.routing import Wish
 from fluxfarm.scopes import Scope
 from storage.campaign_records import Campaign
 from storage.database import Session
@@ -53,6 +55,7 @@ def say(farm: Farm, secret: str, name: str, word: Word) -> int:
         NotFound: no such campaign, or one of the files is none of it.
         Conflict: there is no picture yet to speak of, or the campaign was canceled.
     """
+    health = look_around(farm)
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
         campaign = campaigns.read(session, key.tenant_id, name)
@@ -61,7 +64,7 @@ def say(farm: Farm, secret: str, name: str, word: Word) -> int:
         if word.verdict != "comment":
             _check_over(files)
         campaign_reviews.add(session, campaign.id, files, verdict=word.verdict, comment=word.comment, author=author)
-        queues = _regenerate(farm, session, key, campaign, files, word) if word.verdict == REGENERATE else set()
+        queues = _regenerate(farm, session, key, campaign, files, word, health) if word.verdict == REGENERATE else set()
     for queue in queues:
         dispatch(farm, queue)
     return len(files)
@@ -84,7 +87,13 @@ def _check_over(files: Sequence[Listed]) -> None:
 
 
 def _regenerate(
-    farm: Farm, session: Session, key: Caller, campaign: Campaign, files: Sequence[Listed], word: Word
+    farm: Farm,
+    session: Session,
+    key: Caller,
+    campaign: Campaign,
+    files: Sequence[Listed],
+    word: Word,
+    health: HealthBoard,
 ) -> set[str]:
     campaigns.not_canceled(session, key.tenant_id, campaign.name)
     old = campaign_assets.jobs_of(session, key.tenant_id, files)
@@ -101,20 +110,25 @@ def _regenerate(
         )
         prompt = check_prompt(word.prompt) if word.prompt else before.prompt
         request = before.model_copy(update={"prompt": prompt, "seeds": (again,)})
-        new = _like(old[uuid], request, route(farm.settings, request.model, key.permit))
+        wish = wish_of(old[uuid])
+        around = survey(farm, session, key.tenant_id, request.model, wish, health, key.permit)
+        new = _like(old[uuid], request, around)
         jobs.create(session, new)
         campaign_assets.point(session, campaign.id, [one.n for one in same], new.uuid, again)
         queues.add(new.queue)
     return queues
 
 
-def _like(old: Job, request: RenderRequest, queue: str) -> NewJob:
+def _like(old: Job, request: RenderRequest, around: Surroundings) -> NewJob:
+    way = around.choose(request, (), wish_of(old))
     return NewJob(
         uuid=uuid4(),
         tenant_id=old.tenant_id,
         request=request,
         prompt_object=prompt_object(request, old.prompt_object.get("images", ())),
-        queue=queue,
+        queue=way.queue,
+        route=way.plan,
+        price=way.price,
         lane=list(Lane)[old.lane],
         priority=old.priority,
         provider=old.provider,
@@ -142,6 +156,7 @@ def make_masters(farm: Farm, secret: str, name: str, picks: Sequence[str], place
         Conflict: a pick has no picture, or the campaign was canceled.
         InvalidCampaign: a placement that the model cannot render, or a name that is not safe.
     """
+    health = look_around(farm)
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
         campaign = campaigns.not_canceled(session, key.tenant_id, name)
@@ -151,11 +166,12 @@ def make_masters(farm: Farm, secret: str, name: str, picks: Sequence[str], place
             if not one.has_picture:
                 raise Conflict(f"{one.name!r} has no picture to pick.")
         wanted = _wanted(spec, files, placements)
-        queue = route(farm.settings, wanted.layout.profile.slug, key.permit)
+        wish = Wish(provider=spec.provider)
+        around = survey(farm, session, key.tenant_id, wanted.layout.profile.slug, wish, health, key.permit)
         taken = campaign_assets.taken(session, campaign.id, [name for _, _, name in wanted.files])
         fresh = [one for one in wanted.files if one[2].lower() not in taken]
-        _order(session, campaign, wanted.layout, fresh, queue)
-    if fresh:
+        queues = _order(session, campaign, wanted.layout, fresh, around)
+    for queue in queues:
         dispatch(farm, queue)
     return Masters([name for _, _, name in fresh], [name for _, _, name in wanted.files if name.lower() in taken])
 
@@ -208,8 +224,12 @@ def _name(layout: Layout, pick: Listed, place: Place) -> str:
 
 
 def _order(
-    session: Session, campaign: Campaign, layout: Layout, files: Sequence[tuple[Listed, Place, str]], queue: str
-) -> None:
+    session: Session,
+    campaign: Campaign,
+    layout: Layout,
+    files: Sequence[tuple[Listed, Place, str]],
+    around: Surroundings,
+) -> set[str]:
     old = campaign_assets.jobs_of(session, campaign.tenant_id, [pick for pick, _, _ in files])
     first = campaign_assets.next_number(session, campaign.id)
     new: list[tuple[NewJob, NewAsset]] = []
@@ -217,7 +237,7 @@ def _order(
         assert pick.job_uuid is not None
         job = old[pick.job_uuid]
         size = {"width": place.size.width, "height": place.size.height, "steps": layout.steps}
-        order = _like(job, job.render_request.model_copy(update=size), queue)
+        order = _like(job, job.render_request.model_copy(update=size), around)
         asset = NewAsset(
             n=number,
             name=name.removeprefix(DRAFTS),
@@ -234,5 +254,6 @@ def _order(
         )
         new.append((order, asset))
     ordered = sorted((order for order, _ in new), key=lambda one: (one.request.size, one.request.prompt))
-    jobs.copy_many(session, ordered)
+    queues = jobs.copy_many(session, ordered)
     campaign_assets.add(session, campaign.id, (asset for _, asset in new))
+    return queues

@@ -128,6 +128,11 @@ def survey(
     )
 
 
+def wish_of(job: Job) -> Wish:
+    """What the caller of a stored job said about who may render it."""
+    return Wish(provider=job.provider) if job.route is None else RoutePlan.model_validate(job.route).wish
+
+
 def route_again(farm: Farm, session: Session, old: Job, health: HealthBoard, permit: Permit) -> Route:
     """Where a job that is tried again goes, by the wish that came with the first one.
 
@@ -135,7 +140,7 @@ def route_again(farm: Farm, session: Session, old: Job, health: HealthBoard, per
         LicenceForbidden, ModelForbidden: the tenant may not render it any more.
         NoRoute: nobody ever can.
     """
-    wish = Wish(provider=old.provider) if old.route is None else RoutePlan.model_validate(old.route).wish
+    wish = wish_of(old)
     deadline = old.deadline if old.deadline is not None and old.deadline > datetime.now(UTC) else None
     around = survey(farm, session, old.tenant_id, old.model, wish, health, permit)
     return around.choose(old.render_request, (), wish, deadline=deadline)
