@@ -21,6 +21,7 @@ from storage.repository import attempts
 from tests.making import MODEL, QUEUE, make_job, make_request, must_claim, read_job
 from workers.pipeline import Pipeline
 from workers.pipeline_upsampling import can_upsample, upsample
+from workers.providers.local import LocalProvider
 from workers.worker import RenderWorker
 
 REVISED = "A lighthouse on a cliff at dusk, its beam over a calm sea, soft violet light."
@@ -51,6 +52,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+def _local(worker: RenderWorker) -> LocalProvider:
+    assert isinstance(worker.provider, LocalProvider)
+    return worker.provider
+
+
 @contextmanager
 def chatting(status: int, body: Any) -> Iterator[Chat]:
     with Chat(status, body) as server:
@@ -79,14 +85,14 @@ def work(settings: Settings, klein: Pipeline) -> Iterator[Callable[[str], Render
             "device": "cpu",
         }
         worker = RenderWorker(settings.model_copy(update=named), (QUEUE,), slots=1)
-        worker.provider._pipelines[MODEL] = klein
+        _local(worker)._pipelines[MODEL] = klein
         worker.start()
         started.append(worker)
         return worker
 
     yield start
     for worker in started:
-        worker.provider._pipelines.pop(MODEL, None)  # the session's own: it stays open
+        _local(worker)._pipelines.pop(MODEL, None)  # the session's own: it stays open
         worker.stop()
 
 
