@@ -21,7 +21,6 @@ import httpx
 import pytest
 from PIL import Image
 
-from fluxfarm.request import RenderRequest
 from fluxfarm.settings import Settings
 from fluxfarm.sources import parse_sources
 from storage.queue import local_queue
@@ -29,7 +28,9 @@ from tests.api.samples import picture
 from tests.clients.conftest import Place
 from tests.clients.javascript import installed
 from tests.clients.rendering import rendering
-from workers.providers.local import Drawn, LocalProvider
+from workers.leases import Held
+from workers.providers.drawn import Drawn
+from workers.providers.local import LocalProvider
 
 pytestmark = pytest.mark.timeout(300)  # the first of them may have to install the JavaScript clients
 SEEDS = Path(__file__).parent / "seeds"
@@ -41,11 +42,13 @@ KEYS = {"uuid", "model", "type", "status", "createdAt", "aiRecordDetail", "tempo
 class Sketcher(LocalProvider):
     """The local model, in a hurry."""
 
-    def draw(self, request: RenderRequest, *more: Any, **others: Any) -> Drawn:
+    def draw(self, held: Held, *more: Any, **others: Any) -> Drawn:
+        request = held.claim.request
         size = request.size.rendered
         small = request.model_copy(update={"width": 64, "height": 64, "steps": 1})
-        drawn = super().draw(small, *more, **others)
-        return replace(drawn, images=[image.resize((size.width, size.height)) for image in drawn.images])
+        drawn = super().draw(replace(held, claim=replace(held.claim, request=small)), *more, **others)
+        pictures = [image for image in drawn.images if not isinstance(image, dict)]
+        return replace(drawn, images=[image.resize((size.width, size.height)) for image in pictures])
 
 
 @pytest.fixture
