@@ -26,7 +26,8 @@ DEFAULT_FORMAT: Final = "png"  #: OpenAI's
 #: a quality as a share of the model's own number of steps; ``max`` is its highest
 STEPS_OF: Final[Mapping[str, float]] = {"low": 0.5, "medium": 1.0, "high": 1.5, "xhigh": 1.75, "max": math.inf}
 SAME_QUALITY: Final[Mapping[str | None, str]] = {None: "medium", "auto": "medium", "standard": "medium", "hd": "high"}
-Switch = Annotated[bool | None, BeforeValidator(lambda value: {"on": True, "off": False}.get(value, value))]
+SWITCHES: Final = {"on": True, "off": False}
+Switch = Annotated[bool | None, BeforeValidator(lambda word: SWITCHES[word] if word in ("on", "off") else word)]
 
 
 class ImagesCall(Strict):
