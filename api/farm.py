@@ -20,6 +20,7 @@ from fluxfarm.remotes import Remotes
 from fluxfarm.settings import Settings
 from storage.board import Board
 from storage.database import Database
+from storage.delivery import Delivery
 from storage.dispatcher import Dispatcher
 from storage.gates import Gates
 from storage.notifier import Notifier
@@ -46,6 +47,7 @@ class Farm:
     dispatcher: Dispatcher
     notifier: Notifier
     sealer: Sealer
+    delivery: Delivery  #: links to pictures that the API serves itself
     outlet: Outlet  #: where webhooks may go
     store: ObjectStore
     changes: Changes
@@ -66,13 +68,15 @@ class Farm:
         database = Database.from_settings(settings)
         queue = Queue(settings)
         remotes, gates = Remotes.from_settings(settings), Gates(settings)
+        sealer = Sealer.from_settings(settings)
         return cls(
             settings=settings,
             database=database,
             queue=queue,
             dispatcher=Dispatcher(database, queue, window=settings.window),
             notifier=Notifier(database, queue),
-            sealer=Sealer.from_settings(settings),
+            sealer=sealer,
+            delivery=Delivery.of(settings, sealer),
             outlet=outlet,
             store=make_store(settings, HASTY),
             changes=Changes(settings.database_url),

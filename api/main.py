@@ -38,6 +38,7 @@ from api.routes import (
     providers,
     references,
     replicate,
+    replicate_delivery,
     replicate_files,
     retries,
     schemas,
@@ -77,7 +78,7 @@ ROUTERS = (
     metrics,
 )
 OPENAI = (images, models)  #: also below ``/openai``, where Lumenfall's users have them
-DIALECTS = (one_min, cloudflare, fal_requests, fal, replicate, replicate_files)
+DIALECTS = (one_min, cloudflare, fal_requests, fal, replicate, replicate_files, replicate_delivery)
 
 
 def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, outlet: Outlet = OUTLET) -> FastAPI:

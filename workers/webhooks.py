@@ -14,13 +14,12 @@ from fluxfarm.settings import Settings
 from fluxfarm.webhooks import OUTLET, SCHEDULE, delay, delivered, pause
 from storage.database import Database
 from storage.notifier import Notifier
-from storage.objects import HASTY, make_store
 from storage.queue import Queue
 from storage.repository import deliveries, endpoints
 from storage.repository.deliveries import SENDER_LOST, Answer, Message
 from storage.sealing import Sealer
 from workers import alive, metrics
-from workers.telling import body_of, headers_of
+from workers.telling import Teller
 
 SLOTS: Final = 8  #: threads; a sender waits for strangers most of the time
 SPARE_CONNECTIONS: Final = 2
@@ -50,7 +49,7 @@ class WebhookSender:
         self.lease = outlet.deadline_seconds + MARGIN
         self._outlet = outlet
         self._sealer = Sealer.from_settings(settings)
-        self._store = make_store(settings, HASTY)
+        self._teller = Teller(settings, self._sealer)
         self.settings = settings
         self._pulse = alive.Pulse(settings)
 
@@ -79,8 +78,7 @@ class WebhookSender:
         error: str | None = None
         detail: str | None = None
         try:
-            content = body_of(message, self.settings, self._store)
-            headers = headers_of(message, content, self._sealer)
+            content, headers = self._teller.signed(message)
             with (
                 make_client(self._outlet) as client,
                 client.stream("POST", parse_url(message.url), content=content, headers=headers) as response,
@@ -135,7 +133,7 @@ class WebhookSender:
         self._pulse.stop()
         self.queue.close()
         self.database.close()
-        self._store.close()
+        self._teller.close()
 
 
 def _word(word: str, counts: bool) -> str:

@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from api.airecords import links, make_cursor, read_cursor
+from api.airecords import make_cursor, read_cursor
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
 from api.dialects.replicate import read_order, read_period
@@ -192,4 +192,4 @@ def _read(farm: Farm, secret: str, uuid: UUID) -> Job:
 
 
 def _prediction(farm: Farm, job: Job) -> dict[str, Any]:
-    return prediction(job, links(farm, job), farm.settings.base_url)
+    return prediction(job, farm.delivery.urls(job), farm.settings.base_url)

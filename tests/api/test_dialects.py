@@ -17,7 +17,7 @@ from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.records import Job
 from storage.webhook_records import Endpoint
-from tests.api.samples import SMALL, body, picture, rows
+from tests.api.samples import SMALL, Hand, body, picture, rows
 
 JSON = {"Content-Type": "application/json"}
 SIZE = {"width": 64, "height": 64}
@@ -208,3 +208,17 @@ def test_unknown_paths_speak_the_dialect(api: TestClient, path: str, status: int
     assert reply.status_code == status
     assert reply.headers["content-type"] == "application/json"
     assert api.delete("/api/features").headers["allow"] == "POST"
+
+
+def test_an_output_takes_a_token_beside_its_signature(api: TestClient, hand: Hand) -> None:
+    path, asked, _ = CALLS["replicate"]
+    made = api.post(path, json=asked).json()
+    hand.finish(hand.claim(made["id"]), (picture(),))
+    (url,) = api.get(f"{path}/{made['id']}").json()["output"]
+    link = url.removeprefix("http://127.0.0.1:8000")
+    for headers in ({}, {"Authorization": ""}, {"Authorization": "Bearer nobody"}):
+        reply = api.get(link, headers=headers)
+        assert (reply.status_code, reply.headers["content-type"], reply.content) == (200, "image/png", picture())
+    for broken in (link[:-1] + ("0" if link[-1] != "0" else "1"), link.partition("?")[0], link.replace("png", "gif")):
+        assert api.get(broken).status_code == 403
+    assert api.get(link.replace("/replicate/delivery/", "/objects/")).status_code == 403  # other keys sign those

@@ -130,6 +130,7 @@ def test_every_call_of_the_contract_is_there(described: dict[str, Any]) -> None:
         "POST /replicate/v1/models/{owner}/{name}/predictions",
         "POST /replicate/v1/files",
         "GET /replicate/v1/files/{file}",
+        "GET /replicate/delivery/{key}",
         "GET /replicate/v1/webhooks/default/secret",
         "GET /healthz",
         "GET /readyz",

@@ -22,6 +22,7 @@ OPEN = {
     "GET /objects/{key}",
     "GET /schemas/campaign.json",
     "GET /.well-known/jwks.json",
+    "GET /replicate/delivery/{key}",
     "GET /shares/{token}",
     "GET /shares/{token}/files/{n}",
     "GET /shares/{token}/export.zip",

@@ -119,7 +119,7 @@ def test_replicates_form_at_the_start_and_at_the_end(desk: OpenDesk) -> None:
             )
         told = json.loads(last.body)
         assert (told["id"], told["status"]) == (str(job.uuid), "succeeded")
-        assert told["output"][0].startswith("http://127.0.0.1:8000/objects/t/")
+        assert told["output"][0].startswith("http://127.0.0.1:8000/replicate/delivery/t/")
         assert [delivery.type for delivery in open_.all()] == ["job.started", "job.succeeded"]
 
 
