@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import openai
@@ -21,6 +22,7 @@ from sqlalchemy import func, select
 from fluxfarm.airecord import Problem
 from fluxfarm.settings import Settings
 from storage.records import Job
+from storage.repository import attempts
 from tests.api.samples import Hand, picture
 from tests.clients.calls import client_call
 from tests.clients.conftest import Place
@@ -234,18 +236,22 @@ def test_a_key_makes_one_job(client: openai.OpenAI, place: Place) -> None:
     assert jobs(place) == 1
 
 
-def fail(place: Place, hand: Hand, code: str) -> None:
-    """What a worker does with the one job that comes."""
-    dispatched = select(Job.uuid).where(Job.dispatched_at.is_not(None))  # before that the API may hold its row
+def dispatched(place: Place) -> UUID:
+    """The one job that comes, once the API has let go of it."""
+    query = select(Job.uuid).where(Job.dispatched_at.is_not(None))
     until = time.monotonic() + 10
     while True:
         with place.database.transaction() as session:
-            uuid = session.scalars(dispatched).one_or_none()
+            uuid = session.scalars(query).one_or_none()
         if uuid is not None:
-            break
+            return uuid
         assert time.monotonic() < until
         time.sleep(0.02)
-    hand.fail(hand.claim(uuid), Problem(code=code, message="Refused.", retryable=False))
+
+
+def fail(place: Place, hand: Hand, code: str) -> None:
+    """What a worker does with the one job that comes."""
+    hand.fail(hand.claim(dispatched(place)), Problem(code=code, message="Refused.", retryable=False))
 
 
 @client_call(PYTHON, "images.generate(stream=True, partial_images=3)", GENERATIONS)
@@ -270,6 +276,21 @@ def test_a_stream_shows_previews(client: openai.OpenAI) -> None:
 def test_a_stream_of_an_edit(client: openai.OpenAI) -> None:
     events = list(client.images.edit(image=files("PNG"), stream=True, partial_images=1, **PROMPT))
     assert [event.type for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+
+
+@client_call(PYTHON, "images.generate(…).data[0].revised_prompt", GENERATIONS)
+def test_a_rewritten_prompt_is_told(idle: Place, hand: Hand) -> None:
+    with ThreadPoolExecutor(1) as pool, connect(idle) as client:
+        asked = {**PROMPT, "extra_body": {"prompt_upsampling": True, "stream": False}}
+        call = pool.submit(lambda: client.images.generate(**asked))
+        claim = hand.claim(dispatched(idle))
+        assert claim.request.prompt_upsampling
+        with idle.database.transaction() as session:
+            assert attempts.revise(session, claim, "A lighthouse, seen from the sea.")
+        hand.finish(claim)
+        reply = call.result()
+    assert reply.data
+    assert reply.data[0].revised_prompt == record(reply)["revisedPrompt"] == "A lighthouse, seen from the sea."
 
 
 @client_call(PYTHON, "images.generate(stream=True) and openai.APIError in the stream", GENERATIONS)
