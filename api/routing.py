@@ -124,7 +124,7 @@ def survey(
         permit=permit,
         health=health,
         own_keys=accounts.names(session, tenant_id),
-        workers=workers.slots(session, local_queue(model)) if has_weights(farm.settings, model) else 0,
+        workers=workers.present_slots(session, local_queue(model)) if has_weights(farm.settings, model) else 0,
     )
 
 

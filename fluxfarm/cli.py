@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from fluxfarm import __version__, cli_farm, cli_render, cli_retry, cli_verify
+from fluxfarm import __version__, cli_farm, cli_money, cli_render, cli_retry, cli_verify
 from fluxfarm.cli_campaign import campaign
 from fluxfarm.cli_keys import keys
 from fluxfarm.cli_options import Force, Json, Output, Place, Uuid, client_of
@@ -54,6 +54,8 @@ app.command()(cli_farm.up)
 app.command()(cli_farm.demo)
 app.command()(cli_farm.doctor)
 app.command()(cli_verify.verify)
+app.command()(cli_money.usage)
+app.command()(cli_money.providers)
 
 
 def _version(*, wanted: bool) -> None:

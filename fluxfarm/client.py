@@ -13,6 +13,7 @@ from fluxfarm.airecord import AiRecord
 from fluxfarm.client_access import Access, uuid_of
 from fluxfarm.client_campaigns import Campaigns
 from fluxfarm.client_events import JobEvent, parse
+from fluxfarm.client_money import Money
 from fluxfarm.client_options import Image, RenderOptions, body_of
 from fluxfarm.client_place import locate, read_settings
 from fluxfarm.client_replies import (
@@ -45,7 +46,7 @@ PATIENCE: Final = 1.0  #: seconds that other GETs are repeated when the connecti
 KNOWN: Final = ("ref_", "https://", "http://", "data:")  #: how a reference begins that is not a file
 
 
-class Client(Access):
+class Client(Access, Money):
     """One farm, seen from a program; use it as a context manager, or call ``close``.
 
     Every error is a leaf of ``fluxfarm.errors``: the one that the farm raised, or ``Unavailable`` when no farm answers.

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -115,6 +116,46 @@ class VerifyReply(_Reply):
     signed_by: str | None = None
     problems: list[str] = []
     job: UUID | None = None
+
+
+class SpentReply(_Reply):
+    """USD and jobs under one name."""
+
+    name: str
+    amount: Decimal
+    jobs: int = 0
+
+
+class UsageReply(_Reply):
+    """Where a tenant stands, in USD; ``budget`` None is no limit."""
+
+    budget: Decimal | None = None
+    left: Decimal | None = None
+    reserved: Decimal
+    spent: Decimal
+    by_provider: list[SpentReply] = []
+    by_campaign: list[SpentReply] = []
+    by_day: list[SpentReply] = []
+
+
+class BreakerReply(_Reply):
+    """Whether a provider is called: closed, open or half-open."""
+
+    state: str
+    reason: str = ""
+
+
+class ProviderReply(_Reply):
+    """How a provider did with a model; the farm's own workers are ``local`` with no model."""
+
+    provider: str
+    model: str | None = None
+    attempts: int = 0
+    success: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+    price: Decimal | None = None
+    breaker: BreakerReply | None = None
 
 
 class SkippedJob(_Reply):

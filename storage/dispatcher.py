@@ -26,6 +26,7 @@ class Dispatcher:
         self._database = database
         self._queue = queue
         self._window = window
+        self._stranded: set[str] = set()
 
     def has_room(self, session: Session, queue: str) -> bool:
         """Whether a dispatch would send something; in the caller's own transaction this costs one round trip."""
@@ -56,9 +57,14 @@ class Dispatcher:
             campaigns.park(session, CAMPAIGN_CANCELED)
 
     def move_stranded(self) -> int:
-        """Send what no local worker will render to the remote ones, where its owner allows it."""
+        """Send what no local worker will render to the remote ones, where its owner allows it.
+
+        A queue must be without a worker in two rounds: one that only connects again must cost nothing.
+        """
         with self._database.transaction() as session:
-            return routes.move_stranded(session)
+            found = routes.stranded(session)
+            gone, self._stranded = found & self._stranded, found
+            return routes.move(session, gone) if gone else 0
 
     def resend_lost(self) -> int:
         """Send again only the gap between the tickets that are out and the messages that the broker holds."""

@@ -21,8 +21,12 @@ class Notice:
     payload: str
 
 
-def listen(url: SecretStr, channels: tuple[str, ...], *, pause: float) -> Iterator[Notice | None]:
+def listen(
+    url: SecretStr, channels: tuple[str, ...], *, pause: float, presence: int | None = None
+) -> Iterator[Notice | None]:
     """Notices as they come, and None after each ``pause`` seconds of silence.
+
+    ``presence`` is the key of a shared advisory lock that is held as long as the connection lives.
 
     Raises:
         DatabaseUnavailable: the connection broke; the caller connects again and looks at what it may have missed.
@@ -31,6 +35,8 @@ def listen(url: SecretStr, channels: tuple[str, ...], *, pause: float) -> Iterat
         with psycopg.connect(libpq_url(url), autocommit=True, connect_timeout=CONNECT_TIMEOUT) as connection:
             for channel in channels:
                 connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            if presence is not None:
+                connection.execute("SELECT pg_advisory_lock_shared(%s)", (presence,))
             yield None
             while True:
                 for notice in connection.notifies(timeout=pause, stop_after=1):

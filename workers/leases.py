@@ -57,11 +57,16 @@ class Held:
         if not self.is_fresh:
             raise LeaseLost("The lease could not be renewed in time.")
 
-    def pause(self, seconds: float) -> None:
-        """Wait, but not after the job was stopped or something was said of it; then raise what ``check`` raises."""
-        self.woken.wait(seconds)
+    def pause(self, seconds: float) -> bool:
+        """Wait, but not after the job was stopped or something was said of it, which is the answer.
+
+        Raises:
+            Canceled, LeaseLost: as ``on_step``.
+        """
+        woken = self.woken.wait(seconds)
         self.woken.clear()
         self.check()
+        return woken
 
     @property
     def is_fresh(self) -> bool:
@@ -72,8 +77,14 @@ class Held:
 class LeaseKeeper:
     """One thread of a worker process: renews, writes progress, hears of cancels, beats."""
 
-    def __init__(self, database: Database, *, lease: float, renewal: float, beat: Callable[[], None]) -> None:
-        """``lease`` and ``renewal`` are in seconds; ``beat`` is called as often as leases are renewed."""
+    def __init__(
+        self, database: Database, *, lease: float, renewal: float, beat: Callable[[], None], presence: int | None = None
+    ) -> None:
+        """``lease`` and ``renewal`` are in seconds; ``beat`` is called as often as leases are renewed.
+
+        ``presence`` is the key of the lock by which others see that this process is there.
+        """
+        self._presence = presence
         self._database = database
         self._lease = lease
         self._renewal = renewal
@@ -118,7 +129,9 @@ class LeaseKeeper:
                 self._ended.wait(RECONNECT_PAUSE)
 
     def _listen(self) -> None:
-        for notice in listen(self._database.url, (JOB_STOPPED, CALL_HINT), pause=PROGRESS_INTERVAL):
+        for notice in listen(
+            self._database.url, (JOB_STOPPED, CALL_HINT), pause=PROGRESS_INTERVAL, presence=self._presence
+        ):
             if self._ended.is_set():
                 return
             if notice is not None:

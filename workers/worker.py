@@ -59,7 +59,11 @@ class RenderWorker:
             RemoteRenderer(settings, self.database) if queues == (REMOTE_QUEUE,) else LocalProvider(settings, queues)
         )
         self.leases = LeaseKeeper(
-            self.database, lease=settings.lease, renewal=settings.lease_renewal, beat=self._heartbeat
+            self.database,
+            lease=settings.lease,
+            renewal=settings.lease_renewal,
+            beat=self._heartbeat,
+            presence=workers.presence(self.id),
         )
         self.claimant = Claimant(worker_id=self.id, worker=self.name, provider=self.provider.name, lease=settings.lease)
         self._state = "starting"

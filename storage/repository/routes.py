@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from storage.queue import REMOTE_QUEUE
 from storage.records import Attempt
 from storage.repository import workers
 from storage.repository.events import JOB_CHANGED
+from storage.repository.workers import PRESENT
 
 #: failures that say something of the provider, not of the request
 ITS_FAULT: Final = ("provider_busy", "provider_failed", "provider_account", "result_lost", "outcome_unknown")
@@ -30,9 +31,9 @@ LATELY: Final = text(
      GROUP BY provider, model
     """
 )
-#: one probe of the index ix_jobs_movable per queue, then a bounded number of rows
+#: one probe of the index ix_jobs_movable per queue, however many jobs wait
 STRANDED: Final = text(
-    """
+    f"""
     WITH RECURSIVE queues AS (
         (SELECT queue FROM jobs WHERE status = 'QUEUED' AND remote ORDER BY queue LIMIT 1)
         UNION ALL
@@ -40,16 +41,19 @@ STRANDED: Final = text(
                  WHERE following.status = 'QUEUED' AND following.remote AND following.queue > queues.queue
                  ORDER BY following.queue LIMIT 1)
           FROM queues WHERE queues.queue IS NOT NULL
-    ),
-    chosen AS (
-        SELECT jobs.uuid
-          FROM queues CROSS JOIN LATERAL (
-               SELECT uuid FROM jobs
-                WHERE queue = queues.queue AND status = 'QUEUED' AND remote
-                ORDER BY seq LIMIT :batch FOR UPDATE SKIP LOCKED) AS jobs
-         WHERE queues.queue <> :remote_queue
-           AND NOT EXISTS (SELECT FROM workers
-                            WHERE heartbeat_at > now() - make_interval(secs => :alive) AND queues.queue = ANY (queues))
+    )
+    SELECT queue FROM queues
+     WHERE queue <> :remote_queue
+       AND NOT EXISTS (SELECT FROM workers
+                        WHERE heartbeat_at > now() - make_interval(secs => :alive)
+                          AND queues.queue = ANY (workers.queues) AND {PRESENT})
+    """  # noqa: S608 - no value of anybody is in it
+)
+MOVE: Final = text(
+    """
+    WITH chosen AS (
+        SELECT uuid FROM jobs WHERE queue = ANY (:queues) AND status = 'QUEUED' AND remote
+         ORDER BY queue, seq LIMIT :batch FOR UPDATE SKIP LOCKED
     )
     UPDATE jobs SET queue = :remote_queue, dispatched_at = NULL, run_after = NULL
       FROM chosen WHERE jobs.uuid = chosen.uuid
@@ -82,12 +86,12 @@ def failures(session: Session, job: UUID) -> dict[str, int]:
     return dict(rows.all())
 
 
-def move_stranded(session: Session, batch: int = 500) -> int:
-    """Send jobs that may leave to the remote workers when no live worker takes from their queue any more."""
-    parameters = {
-        "batch": batch,
-        "remote_queue": REMOTE_QUEUE,
-        "alive": workers.ALIVE,
-        "channel": JOB_CHANGED,
-    }
-    return len(session.execute(STRANDED, parameters).all())
+def stranded(session: Session) -> set[str]:
+    """Queues of local workers where a job waits that may leave, and no worker's process is there."""
+    return set(session.scalars(STRANDED, {"remote_queue": REMOTE_QUEUE, "alive": workers.ALIVE}))
+
+
+def move(session: Session, queues: Collection[str], batch: int = 500) -> int:
+    """Send up to ``batch`` jobs of these queues that may leave to the remote workers."""
+    parameters = {"queues": list(queues), "batch": batch, "remote_queue": REMOTE_QUEUE, "channel": JOB_CHANGED}
+    return len(session.execute(MOVE, parameters).all())

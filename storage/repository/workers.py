@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Interval, delete, func, literal, select, update
+from sqlalchemy import Interval, delete, func, literal, select, text, update
 from sqlalchemy.orm import Session
 
 from storage.records import Worker
 
 ALIVE = 30.0  #: seconds since the last heartbeat for which a worker counts as alive
+
+#: whether a worker holds the lock of ``presence``; pg_locks tells its 64 bits in two halves
+PRESENT: Final = """
+    EXISTS (SELECT FROM pg_locks AS held
+             WHERE held.locktype = 'advisory' AND held.objsubid = 1 AND held.granted
+               AND (held.classid::bigint << 32) | held.objid::bigint
+                   = ('x' || left(replace(workers.id::text, '-', ''), 16))::bit(64)::bigint)
+"""
+PRESENT_SLOTS: Final = text(
+    f"""
+    SELECT sum(slots) FROM workers
+     WHERE heartbeat_at > now() - make_interval(secs => :alive) AND :queue = ANY (queues) AND {PRESENT}
+    """  # noqa: S608 - no value of anybody is in it
+)
 
 
 def _recent(seconds: float = ALIVE) -> object:
@@ -51,6 +66,19 @@ def slots(session: Session, queue: str) -> int:
         )
     )
     return int(total or 0)
+
+
+def present_slots(session: Session, queue: str) -> int:
+    """The same, of workers whose process is there at this very moment: each holds a lock as long as it lives.
+
+    A heartbeat tells of a process that was killed only half a minute later; the lock goes with its connection.
+    """
+    return int(session.scalar(PRESENT_SLOTS, {"queue": queue, "alive": ALIVE}) or 0)
+
+
+def presence(worker_id: UUID) -> int:
+    """The key of the advisory lock that a worker holds while it lives."""
+    return int.from_bytes(worker_id.bytes[:8], "big", signed=True)
 
 
 def forget_dead(session: Session, *, older_than: float = 3600.0) -> int:

@@ -1,7 +1,8 @@
 """Starts a worker or a scheduler with what a fault test needs: a painter that obeys its prompt, a clock that is wrong.
 
-``python -m tests.faults.launch local|scheduler [--clock=SECONDS] [--painter=FOLDER]``. Everything but the pixels is the
-farm's own code: Celery, claim, lease, store, watchdog. The painter costs no torch, so a worker is ready in a second.
+``python -m tests.faults.launch local|remote|scheduler [--clock=SECONDS] [--painter=FOLDER]``. Everything but the pixels
+is the farm's own code: Celery, claim, lease, store, watchdog. The painter costs no torch, so a worker is ready in a
+second.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from tests.faults.deaths import install_deaths
 
 TICKET_PATIENCE = 2.0  #: seconds; the farm waits ten before it takes a ticket for lost
 STEP = 0.06  #: seconds
@@ -49,7 +52,7 @@ class Painter:
         """There is only one."""
         return self
 
-    def draw(self, drawing: Any, on_step: Any) -> list[Image.Image]:
+    def draw(self, drawing: Any, on_step: Any, *_: Any) -> list[Image.Image]:
         """Noise, so that no picture is small when it is stored."""
         self._befall(drawing.prompt)
         total = drawing.steps * len(drawing.seeds)
@@ -109,7 +112,9 @@ def main(arguments: list[str]) -> int:
     from workers import __main__ as workers  # noqa: PLC0415
 
     dispatcher.TICKET_PATIENCE = TICKET_PATIENCE  # type: ignore[misc]
-    if "painter" in options:
+    if kind == "remote":
+        install_deaths(Path(options["painter"]))
+    elif "painter" in options:
         install_painter(Path(options["painter"]))
     return workers.main([kind])
 

@@ -248,7 +248,7 @@ class Site:
             program.start()
         with httpx.Client(trust_env=False, timeout=5) as client:
             wait_for(lambda: self._answers(client), 30)
-        workers = [program for name, program in self.programs.items() if name.startswith("worker")]
+        workers = [one for name, one in self.programs.items() if name == "remote" or name.startswith("worker")]
         wait_for(lambda: all(self.is_ready(worker) for worker in workers), 30)
         wait_for(self.renders, 60)
 
@@ -311,6 +311,8 @@ def running(
         if name.startswith("worker"):
             argv = (*launch, "local", f"--painter={marks}", *extra)
             site.programs[name] = Program(name, argv, env | (worker or {}), folder)
+        elif name == "remote":
+            site.programs[name] = Program(name, (*launch, "remote", f"--painter={marks}", *extra), env, folder)
         else:
             site.programs[name] = Program(name, (*launch, "scheduler", *extra), env, folder)
     try:

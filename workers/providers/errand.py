@@ -248,7 +248,9 @@ class Errand:
                     self._look_after(flight)
             self._report()
             left = min((flight.due for flight in self.flights if not flight.is_over), default=0.0) - time.monotonic()
-            self.held.pause(max(left, 0.0))
+            if self.held.pause(max(left, 0.0)):
+                for flight in waiting:
+                    flight.due = time.monotonic()  # its provider's webhook came
         for flight in self.flights:
             if flight.error is not None:
                 raise flight.error
