@@ -39,6 +39,8 @@ WORDINGS: Final[tuple[tuple[str, Wording], ...]] = (
     ("/openai", openai_errors.error_reply),
     ("/v1/images", openai_errors.error_reply),
     ("/v1/models", openai_errors.shared_reply),
+    ("/v1/files", openai_errors.error_reply),
+    ("/v1/batches", openai_errors.error_reply),
     ("/api", one_min_errors.error_reply),
     ("/client/v4", cloudflare_errors.error_reply),
     ("/fal", fal_errors.error_reply),

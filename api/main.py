@@ -18,6 +18,7 @@ from api.openapi import Methods, describer
 from api.replies import Replies
 from api.routes import (
     assets,
+    batches,
     campaign_exports,
     campaign_reviews,
     campaigns,
@@ -77,7 +78,7 @@ ROUTERS = (
     health,
     metrics,
 )
-OPENAI = (images, models)  #: also below ``/openai``, where Lumenfall's users have them
+OPENAI = (images, models, batches)  #: also below ``/openai``, where Lumenfall's users have them
 DIALECTS = (one_min, cloudflare, fal_requests, fal, replicate, replicate_files, replicate_delivery)
 
 

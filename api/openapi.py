@@ -19,6 +19,7 @@ from api.dialects.native_errors import ProblemDetails
 from api.dialects.one_min import Feature
 from api.dialects.openai import ImagesCall
 from api.dialects.replicate import NewPrediction
+from api.routes.batches import NewBatch
 from api.routes.campaign_reviews import Picks, Review
 from api.routes.campaigns import Changes
 from api.routes.keys import NewKey, Rotation
@@ -43,6 +44,7 @@ _BODIES: Final[tuple[type[BaseModel], ...]] = (
     Picks,
     NewShare,
     OwnKey,
+    NewBatch,
     ImagesCall,
     ProblemDetails,
     Feature,

@@ -4,6 +4,7 @@ from alembic import context
 from sqlalchemy import Connection, create_engine, make_url
 
 from fluxfarm.settings import Settings
+from storage.batch_records import Batch
 from storage.campaign_records import Campaign
 from storage.database import libpq_url
 from storage.ledger_records import Balance
@@ -11,7 +12,7 @@ from storage.records import Base
 from storage.remote_records import RemoteCall
 from storage.webhook_records import Endpoint
 
-for table in (Balance, Campaign, Endpoint, RemoteCall):  # its tables are known because it was imported
+for table in (Balance, Batch, Campaign, Endpoint, RemoteCall):  # its tables are known because it was imported
     assert table.metadata is Base.metadata
 
 

@@ -59,6 +59,11 @@ STRAGGLERS: Final = text(
      WHERE wish = 'cancel'
        AND EXISTS (SELECT FROM jobs WHERE jobs.tenant_id = held.tenant_id AND jobs.campaign = held.name
                                       AND jobs.campaign <> '' AND jobs.status = 'QUEUED')
+     UNION ALL
+    SELECT tenant_id, id AS name FROM batches AS held
+     WHERE cancelled_at IS NOT NULL
+       AND EXISTS (SELECT FROM jobs WHERE jobs.tenant_id = held.tenant_id AND jobs.campaign = held.id
+                                      AND jobs.campaign <> '' AND jobs.status = 'QUEUED')
     """
 )
 

@@ -1,0 +1,100 @@
+"""The summer sale: planned, run, killed in the middle, started again, finished, delivered; each file exactly once."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.farms import Running, clean_environment, running, wait_for
+
+pytestmark = [pytest.mark.xdist_group("farm"), pytest.mark.timeout(300)]
+
+SALE = ROOT / "examples" / "summer-sale"
+
+
+def shell(farm: Running, *arguments: str) -> str:
+    """``fluxfarm campaign …`` as a user types it; what it said on stdout."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "fluxfarm", "campaign", *arguments],
+        env={**clean_environment(), "FLUXFARM_URL": farm.farm.url, "FLUXFARM_API_KEY": farm.farm.api_key},
+        capture_output=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    return ended.stdout.decode()
+
+
+def counts(farm: Running) -> dict[str, Any]:
+    found: dict[str, Any] = farm.get("/v1/campaigns/summer-sale").json()["campaign"]["files"]
+    return found
+
+
+def kill_everything(farm: Running) -> None:
+    """The supervisor first, so that it starts nothing again."""
+    for pid in (farm.process.pid, *farm.pids().values()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    farm.process.wait(timeout=30)
+    (farm.data_dir / "farm.json").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def sale(tmp_path: Path) -> Path:
+    """The example in one of its two sizes: forty renders are enough to die in."""
+    folder = tmp_path / "sale"
+    shutil.copytree(SALE, folder)
+    path = folder / "campaign.yaml"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if "name: story" not in line))
+    return path
+
+
+def test_the_summer_sale_survives_the_death_of_everything(tmp_path: Path, sale: Path) -> None:
+    data_dir = tmp_path / "data"
+    with running(data_dir) as farm:
+        plan = json.loads(shell(farm, "plan", str(sale), "--json"))["plan"]
+        assert (plan["files"], plan["renders"], plan["exists"]) == (40, 40, False)
+        assert farm.get("/v1/campaigns").json()["data"] == []
+        shell(farm, "run", str(sale), "--no-watch")
+        wait_for(lambda: counts(farm)["success"] >= 5, 90)
+        assert counts(farm)["queued"] > 10
+        kill_everything(farm)
+    with running(data_dir) as farm:
+        again = json.loads(shell(farm, "run", str(sale), "--json"))["campaign"]  # no second one
+        assert again["files"]["total"] == 40
+        assert "done 40/40, 0 failed" in shell(farm, "watch", str(sale))
+        jobs = farm.get("/v1/jobs", campaign="summer-sale", limit=200).json()["data"]
+        assert len(jobs) == 40
+        shell(farm, "export", "summer-sale", "--output", str(tmp_path / "sale.zip"))
+    check(tmp_path / "sale.zip")
+
+
+def check(path: Path) -> None:
+    """Every file of every product once, as the manifest says it."""
+    products = list(csv.DictReader((SALE / "products.csv").read_text(encoding="utf-8").splitlines()))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        lines = json.loads(archive.read("manifest.json"))["files"]
+        for line in lines:
+            assert hashlib.sha256(archive.read(line["file"])).hexdigest() == line["sha256"]
+    assert len(names) == len(set(names)) == 42
+    assert [line["file"] for line in lines] == names[:-2]
+    for product in products:
+        assert sum(name.startswith(f"{product['sku']}/") for name in names) == 1
+    assert {(line["width"], line["height"]) for line in lines} == {(64, 64)}
+    assert {line["seed"] for line in lines} == {2026}
