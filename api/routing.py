@@ -146,11 +146,11 @@ def route_again(farm: Farm, session: Session, old: Job, health: HealthBoard, per
     return around.choose(old.render_request, (), wish, deadline=deadline)
 
 
-def is_late(session: Session, job: Job, route: Route) -> float | None:
+def is_late(session: Session, job: Job) -> float | None:
     """Seconds until a job that was just stored would start here, when that is too late for its deadline."""
-    if job.deadline is None or route.plan is None or route.queue == REMOTE_QUEUE:
+    if job.deadline is None or job.route is None or job.queue == REMOTE_QUEUE:
         return None
-    able = workers.slots(session, route.queue)
+    able = workers.slots(session, job.queue)
     end = explain.expected_end(session, job, explain.standing(session, job), able)
     if end is None:
         return None

@@ -31,7 +31,7 @@ from storage.objects import job_prefix, object_key
 from storage.pictures import Picture, sanitise
 from storage.records import Job
 from storage.repository import endpoints, explain, idempotency, jobs, ledger, references, tenants, workers
-from storage.repository.idempotency import Taken
+from storage.repository.idempotency import First, Taken
 from storage.repository.tenants import Caller
 
 ACCEPTED = 202
@@ -79,6 +79,11 @@ class Entry:
     def has_new_url(self) -> bool:
         """Whether its webhook must be looked at and stored first."""
         return self.target is not None and self.webhook_id is None
+
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether something outside must be looked at before it is stored."""
+        return self.order.has_outside_pictures or self.has_new_url
 
     def new_job(self, request: RenderRequest, route: Route) -> jobs.NewJob:
         """The row that it becomes."""
@@ -169,21 +174,39 @@ def _enter(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guar
     """Check everything, and store the job unless something outside must be looked at first."""
     uuid = uuid4()
     health = look_around(farm)
-    with farm.database.transaction() as session:
+    with farm.database.statements() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         call = None if guard is None else guard.call(key.tenant_id, uuid)
-        # Before the order is read: a deadline that has passed meanwhile must not make a replay look like a mistake.
-        if (first := idempotency.take(session, call)) is not None:
+        try:
+            entry = _entry(farm, session, key, read_order(), health, call, uuid)
+            new = None if entry.needs_a_look else routed(farm, session, entry, {})[0]
+        except FluxfarmError:
+            # A replay first: a deadline that has passed meanwhile must not make it look like a mistake.
+            if (first := idempotency.look(session, call)) is not None:
+                return Accepted(first.job, first.status_code)
+            raise
+        if new is None:
+            first = idempotency.take(session, call)
+            return entry if first is None else Accepted(first.job, first.status_code)
+        if new.stands_alone:
+            made = idempotency.create(session, new, call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
+    if not new.stands_alone:
+        return _enter_with_money(farm, entry)
+    if isinstance(made, First):
+        return Accepted(made.job, made.status_code)
+    if farm.dispatcher.has_room(made.window):
+        dispatch(farm, new.queue)
+    return Accepted(made.job)
+
+
+def _enter_with_money(farm: Farm, entry: Entry) -> Accepted:
+    """Store a job that has a price or may be taken elsewhere: key, row and budget in one transaction."""
+    with farm.database.transaction() as session:
+        if (first := idempotency.take(session, entry.call)) is not None:
             return Accepted(first.job, first.status_code)
-        order = read_order()
-        entry = _entry(farm, session, key, order, health, call, uuid)
-        if order.has_outside_pictures or entry.has_new_url:
-            return entry
         job = store(farm, session, entry, {})
-        idempotency.finish(session, call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
-        has_room = farm.dispatcher.has_room(session, job.queue)
-    if has_room:
-        dispatch(farm, job.queue)
+        idempotency.finish(session, entry.call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
+    dispatch(farm, job.queue)
     return Accepted(job)
 
 
@@ -262,6 +285,18 @@ def store(farm: Farm, session: Session, entry: Entry, outside: dict[int, tuple[s
 
     ``outside`` are the keys and sizes of the pictures that came with the call, by their place in it.
     """
+    new, choose = routed(farm, session, entry, outside)
+    job = jobs.create(session, new)
+    if (seconds := is_late(session, job)) is not None:
+        route = choose(seconds_to_start=seconds)
+        jobs.reroute(session, job, route.queue, route.plan, route.price)
+    return job
+
+
+def routed(
+    farm: Farm, session: Session, entry: Entry, outside: dict[int, tuple[str, Size]]
+) -> tuple[jobs.NewJob, Callable[..., Route]]:
+    """The job that an order becomes, and the choice of its route, which may be made again."""
     order = entry.order
     places = [
         entry.uploaded[image.id] if isinstance(image, Uploaded) else outside[index]
@@ -270,12 +305,7 @@ def store(farm: Farm, session: Session, entry: Entry, outside: dict[int, tuple[s
     request = order.with_references([key for key, _ in places], places[0][1] if places else None)
     around = survey(farm, session, entry.tenant_id, request.model, order.routing, entry.health, entry.permit)
     choose = partial(around.choose, request, [size for _, size in places], order.routing, deadline=order.deadline)
-    route = choose()
-    job = jobs.create(session, entry.new_job(request, route))
-    if (seconds := is_late(session, job, route)) is not None:
-        route = choose(seconds_to_start=seconds)
-        jobs.reroute(session, job, route.queue, route.plan, route.price)
-    return job
+    return entry.new_job(request, choose()), choose
 
 
 @contextmanager

@@ -104,5 +104,5 @@ async def until_over(database: Database, changes: Changes, tenant_id: UUID, uuid
 
 
 def _read_state(database: Database, tenant_id: UUID, uuid: UUID) -> JobState:
-    with database.transaction() as session:
+    with database.statements() as session:
         return jobs.status(session, tenant_id, uuid)

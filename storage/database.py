@@ -83,6 +83,20 @@ def _connect(_dialect: object, _record: object, arguments: list[Any], parameters
     return _Connection.connect(*arguments, **parameters)
 
 
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout as error:
+        message = "Every database connection is in use; try again in a moment."
+        raise DatabaseUnavailable(message, retry_after=RETRY_AFTER) from error
+    except (OperationalError, DBAPIError) as error:
+        if isinstance(error, OperationalError) or error.connection_invalidated:
+            message = "The database does not answer; nothing was changed by this call."
+            raise DatabaseUnavailable(message, retry_after=RETRY_AFTER) from error
+        raise
+
+
 class Database:
     """PostgreSQL behind a pool; made once when a process starts."""
 
@@ -105,6 +119,7 @@ class Database:
             },
         )
 
+        self._alone: Engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self.engine, "do_connect", _connect)
         event.listen(self.engine, "checkin", _note_rest)
         event.listen(self.engine, "checkout", _look_after_rest)
@@ -121,17 +136,18 @@ class Database:
         Raises:
             DatabaseUnavailable: the server cannot be reached, went away, or the pool is exhausted.
         """
-        try:
-            with Session(self.engine, expire_on_commit=False) as session, session.begin():
-                yield session
-        except PoolTimeout as error:
-            message = "Every database connection is in use; try again in a moment."
-            raise DatabaseUnavailable(message, retry_after=RETRY_AFTER) from error
-        except (OperationalError, DBAPIError) as error:
-            if isinstance(error, OperationalError) or error.connection_invalidated:
-                message = "The database does not answer; nothing was changed by this call."
-                raise DatabaseUnavailable(message, retry_after=RETRY_AFTER) from error
-            raise
+        with _translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def statements(self) -> Iterator[Session]:
+        """For statements that each stand alone and commit by themselves: one round trip, where a transaction has three.
+
+        Raises:
+            DatabaseUnavailable: as above.
+        """
+        with _translated(), Session(self._alone, expire_on_commit=False) as session:
+            yield session
 
     def check(self) -> None:
         """Raise DatabaseUnavailable unless the server answers."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import structlog
-from sqlalchemy.orm import Session
 
 from fluxfarm.airecord import Problem
 from fluxfarm.campaigns.record import CAMPAIGN_CANCELED
 from storage.database import Database
 from storage.queue import Queue
 from storage.repository import campaigns, dispatch, routes
+from storage.repository.dispatch import Window
 
 TICKET_PATIENCE: Final = 10.0  #: seconds after which an unclaimed ticket may be a lost message
 
@@ -28,9 +28,9 @@ class Dispatcher:
         self._window = window
         self._stranded: set[str] = set()
 
-    def has_room(self, session: Session, queue: str) -> bool:
-        """Whether a dispatch would send something; in the caller's own transaction this costs one round trip."""
-        return dispatch.room(session, queue, self._window) > 0
+    def has_room(self, window: Window) -> bool:
+        """Whether a dispatch would send something."""
+        return window.room(self._window) > 0
 
     def dispatch(self, queue: str) -> int:
         """Send tickets for the next jobs of one queue; gives how many were sent."""

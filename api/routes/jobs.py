@@ -149,7 +149,7 @@ def list_jobs(farm: FarmPart, secret: Secret, wanted: Annotated[Listing, Query()
         error=wanted.error,
         external_id=wanted.external_id,
     )
-    with farm.database.transaction() as session:
+    with farm.database.statements() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
         page = jobs.list_page(session, key.tenant_id, only, before=before, limit=wanted.limit)
     records = [ai_record(farm, job) for job in page.jobs]
@@ -223,6 +223,5 @@ def _rehearsal(found: Rehearsal) -> RehearsalReply:
 
 
 def _read(farm: Farm, secret: str, uuid: UUID, scope: Scope = Scope.READ) -> Job:
-    with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret), scope)
-        return jobs.read(session, key.tenant_id, uuid)
+    with farm.database.statements() as session:
+        return jobs.read_as(session, secret, uuid, lambda key: allowed(key, scope))

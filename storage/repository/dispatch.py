@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Interval, func, literal, select, text, update
+from sqlalchemy import ColumnElement, Integer, Interval, any_, func, literal, literal_column, select, text, update
 from sqlalchemy.orm import Session
 
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState
-from storage.records import Job
+from storage.records import Job, Worker
 from storage.repository import events, fair, workers
 
 SMALLEST_WINDOW: Final = 4  #: tickets per queue while no worker is alive, so that the first one finds work
@@ -34,24 +35,43 @@ def queues(session: Session) -> list[str]:
         last = following
 
 
-ROOM: Final = text(
-    """
-    SELECT (SELECT count(*) FROM jobs WHERE queue = :queue AND status = 'QUEUED' AND dispatched_at IS NOT NULL) AS sent,
-           (SELECT coalesce(sum(slots), 0) FROM workers
-             WHERE heartbeat_at > now() - make_interval(secs => :alive) AND :queue = ANY (queues)) AS slots,
-           EXISTS (SELECT FROM jobs WHERE queue = :queue AND status = 'QUEUED' AND run_after IS NULL
-                                      AND dispatched_at IS NULL) AS waiting
-    """
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The tickets of a queue that no worker has claimed yet, and the slots of its live workers."""
+
+    sent: int
+    slots: int
+
+    def room(self, multiple: float) -> int:
+        """How many tickets may be sent now; the window is this multiple of the slots."""
+        return max(0, max(SMALLEST_WINDOW, math.ceil(multiple * self.slots)) - self.sent)
+
+
+#: a window, for the queue of a row of ``jobs``
+SENT: Final = literal_column(
+    "(SELECT count(*) FROM jobs AS other"
+    " WHERE other.queue = jobs.queue AND other.status = 'QUEUED' AND other.dispatched_at IS NOT NULL)",
+    Integer,
+).label("sent")
+SLOTS: Final = (
+    select(func.coalesce(func.sum(Worker.slots), 0))
+    .where(Worker.heartbeat_at > workers.recent(), literal_column("jobs.queue") == any_(Worker.queues))
+    .label("slots")
+)
+
+#: of a queue in which something waits; no row: nothing does
+WINDOW: Final = (
+    select(SENT, SLOTS)
+    .select_from(Job)
+    .where(text("queue = :queue AND status = 'QUEUED' AND run_after IS NULL AND dispatched_at IS NULL"))
+    .limit(1)
 )
 
 
-def room(session: Session, queue: str, window: float) -> int:
+def room(session: Session, queue: str, multiple: float) -> int:
     """How many tickets may be sent now: none when the window is full or nothing waits. One round trip."""
-    row = session.execute(ROOM, {"queue": queue, "alive": workers.ALIVE}).one()
-    if not row.waiting:
-        return 0
-    size = max(SMALLEST_WINDOW, math.ceil(window * int(row.slots)))
-    return max(0, size - int(row.sent))
+    row = session.execute(WINDOW, {"queue": queue}).one_or_none()
+    return 0 if row is None else Window(*row).room(multiple)
 
 
 def in_flight(session: Session, queue: str) -> int:

@@ -9,20 +9,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Interval, delete, func, literal, select, tuple_, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Interval,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from fluxfarm.errors import IdempotencyInFlight, IdempotencyKeyReused
 from storage.records import IdempotencyKey, Job
 from storage.repository import jobs
+from storage.repository.jobs import NewJob, Stored
 
 IN_FLIGHT: Final = 120.0  #: seconds that a request may fetch pictures before another one may take its key
 RETRY_AFTER: Final = 2.0  #: seconds until a call that met one in flight is worth repeating
 TRIES: Final = 3  #: a key may be given up between the look that found it taken and the look at what it stands for
+
+
+_MINE: Final = {
+    "digest": bindparam("digest"),
+    "holder": bindparam("holder"),
+    "job_uuid": bindparam("key_job"),
+    "status_code": bindparam("status_code"),
+    "expires_at": func.now() + bindparam("seconds", type_=Interval),
+}
+EXPIRED: Final = IdempotencyKey.expires_at <= func.now()
+#: gives a row when the key is ours now: it was free, or what it stood for is over its time
+TAKE: Final = (
+    insert(IdempotencyKey)
+    .values(tenant_id=bindparam("key_tenant"), key=bindparam("key"), **_MINE)
+    .on_conflict_do_update(
+        index_elements=["tenant_id", "key"],
+        set_=_MINE | {"created_at": func.now()},
+        where=bindparam("is_first", type_=Boolean) | EXPIRED,
+    )
+    .returning(IdempotencyKey.holder)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,39 +96,80 @@ def take(session: Session, call: Taken | None) -> First | None:
     if call is None:
         return None
     for _ in range(TRIES):
-        if _insert(session, call):
+        if session.scalar(TAKE, _parameters(call, IN_FLIGHT)) is not None:
             return None
-        seen = session.execute(
-            select(IdempotencyKey.digest, IdempotencyKey.job_uuid, IdempotencyKey.status_code).where(
-                IdempotencyKey.tenant_id == call.tenant_id, IdempotencyKey.key == call.key
-            )
-        ).one_or_none()
-        if seen is not None:
-            return _first(session, call, *seen)
+        if (first := look(session, call)) is not None:
+            return first
     raise _in_flight()
 
 
-def _insert(session: Session, call: Taken) -> bool:
-    """Whether the key is ours now: it was free, or what it stood for is over its time."""
-    values = {"digest": call.digest, "holder": call.holder, "expires_at": _after(IN_FLIGHT)}
-    statement = insert(IdempotencyKey).values(tenant_id=call.tenant_id, key=call.key, **values)
-    mine = session.scalar(
-        statement.on_conflict_do_update(
-            index_elements=["tenant_id", "key"],
-            set_=values | {"job_uuid": None, "status_code": None, "created_at": func.now()},
-            where=None if call.is_first else IdempotencyKey.expires_at <= func.now(),
-        ).returning(IdempotencyKey.holder)
-    )
-    return mine is not None
+def create(session: Session, new: NewJob, call: Taken | None, *, status_code: int, ttl: float) -> Stored | First:
+    """Take the key and store its job, which stands alone, in one statement; or what the first call came to.
+
+    Raises:
+        IdempotencyKeyReused, IdempotencyInFlight: as above.
+        ExternalIdTaken: another job of the tenant has the job's external id.
+    """
+    if call is None:
+        return jobs.store(session, new)
+    values = jobs.columns(new)
+    statement, parameters = _creation(tuple(values)), _parameters(call, call.ttl or ttl, status_code)
+    for _ in range(TRIES):
+        try:
+            row = session.execute(statement, values | parameters).one_or_none()
+        except IntegrityError as error:
+            if jobs.EXTERNAL_ID not in str(error.orig):
+                raise
+            raise jobs.external_id_taken(session, new) from None
+        if row is not None:
+            return jobs.stored(values, row)
+        if (first := look(session, call)) is not None:
+            return first
+    raise _in_flight()
 
 
-def _first(session: Session, call: Taken, digest: bytes, job_uuid: UUID | None, status_code: int | None) -> First:
-    if digest != call.digest:
+def look(session: Session, call: Taken | None) -> First | None:
+    """What the first call with the key came to; None: the key is free, or there is no call.
+
+    Raises:
+        IdempotencyKeyReused, IdempotencyInFlight: as above.
+    """
+    if call is None or call.is_first:
+        return None
+    seen = session.execute(
+        select(IdempotencyKey.digest, IdempotencyKey.job_uuid, IdempotencyKey.status_code).where(
+            IdempotencyKey.tenant_id == call.tenant_id, IdempotencyKey.key == call.key, ~EXPIRED
+        )
+    ).one_or_none()
+    if seen is None:
+        return None
+    if seen.digest != call.digest:
         message = "This Idempotency-Key came before with another call; give each call a key of its own."
         raise IdempotencyKeyReused(message)
-    if job_uuid is None or status_code is None:
+    if seen.job_uuid is None or seen.status_code is None:
         raise _in_flight()
-    return First(jobs.read(session, call.tenant_id, job_uuid), status_code)
+    return First(jobs.read(session, call.tenant_id, seen.job_uuid), seen.status_code)
+
+
+def _parameters(call: Taken, seconds: float, status_code: int | None = None) -> dict[str, Any]:
+    return {
+        "key_tenant": call.tenant_id,
+        "key": call.key,
+        "digest": call.digest,
+        "holder": call.holder,
+        "key_job": None if status_code is None else call.holder,
+        "status_code": status_code,
+        "seconds": timedelta(seconds=seconds),
+        "is_first": call.is_first,
+    }
+
+
+@cache
+def _creation(names: tuple[str, ...]) -> ReturningInsert[Any, Any, Any, Any, Any]:
+    """Stores a job of these columns if the key was free."""
+    taken = TAKE.cte("taken")
+    row = select(*(bindparam(name, type_=jobs.TABLE.c[name].type) for name in names)).where(exists(select(taken)))
+    return insert(jobs.TABLE).from_select(names, row).returning(*jobs.MADE)
 
 
 def _in_flight() -> IdempotencyInFlight:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from itertools import chain
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 from psycopg.types.json import Json, Jsonb
-from sqlalchemy import Select, bindparam, delete, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Row, Select, Table, bindparam, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from fluxfarm.airecord import Problem
 from fluxfarm.costs import gpu_seconds
@@ -23,9 +24,16 @@ from fluxfarm.errors import Conflict, ExternalIdTaken, NotFound
 from fluxfarm.jobs import JobState, Lane, sources
 from fluxfarm.request import RenderRequest
 from fluxfarm.routing import RoutePlan
-from storage.records import Attempt, Erasure, Job
-from storage.repository import campaign_assets, copying, events, ledger
-from storage.repository.reading import WHOLE, load
+from storage import keys
+from storage.records import ApiKey, Attempt, Erasure, Job, Tenant
+from storage.repository import campaign_assets, copying, dispatch, events, ledger, tenants
+from storage.repository.reading import WHOLE, load, whole
+from storage.repository.tenants import Caller
+
+TABLE: Final = cast("Table", Job.__table__)
+EXTERNAL_ID: Final = "ix_jobs_external_id"  #: keeps external ids apart
+#: what an INSERT gives back
+MADE: Final = (TABLE.c.seq, TABLE.c.created_at, TABLE.c.cost, dispatch.SENT, dispatch.SLOTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,11 @@ class NewJob:
     retry_of: UUID | None = None
     webhook_id: str | None = None
 
+    @property
+    def stands_alone(self) -> bool:
+        """Whether its row is all that must be stored: no budget, no other place to go to, no file that waits for it."""
+        return self.route is None and not self.price and self.retry_of is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
@@ -69,31 +82,39 @@ class Page:
     next_before: int | None = field(default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A job that was just stored, and how full its queue's window is."""
+
+    job: Job
+    window: dispatch.Window
+
+
 def create(session: Session, new: NewJob) -> Job:
-    """Store a job as QUEUED.
+    """Store a job as QUEUED with all that hangs on it.
 
     Raises:
         ExternalIdTaken: another job of the tenant has its external id; it is named.
         BudgetExceeded: a budget has no room for its price.
     """
-    job = _row(new)
-    try:
-        # The savepoint is only for what a caller can collide with: it costs two round trips.
-        with session.begin_nested() if new.external_id is not None else nullcontext():
-            session.add(job)
-            session.flush()
-    except IntegrityError as error:
-        if "ix_jobs_external_id" not in str(error.orig):
-            raise
-        other = session.scalar(
-            select(Job.uuid).where(Job.tenant_id == new.tenant_id, Job.external_id == new.external_id)
-        )
-        message = "Another job has this externalId; read that one, or give this one another name."
-        raise ExternalIdTaken(message, param="externalId", job=other) from None
+    made = store(session, new)
     if new.retry_of is not None and new.campaign:
         campaign_assets.follow(session, [new.uuid])
     ledger.reserve(session, new.tenant_id, new.campaign or "", new.uuid, new.price)
-    return job
+    return made.job
+
+
+def store(session: Session, new: NewJob) -> Stored:
+    """Store the row of a job as QUEUED, in one round trip; for a job that stands alone this is all.
+
+    Raises:
+        ExternalIdTaken: another job of the tenant has its external id; it is named.
+    """
+    values = columns(new)
+    row = session.execute(_insertion(tuple(values)), values).one_or_none()
+    if row is None:
+        raise external_id_taken(session, new)
+    return stored(values, row)
 
 
 def reroute(session: Session, job: Job, queue: str, plan: RoutePlan | None, price: Decimal) -> None:
@@ -105,7 +126,8 @@ def reroute(session: Session, job: Job, queue: str, plan: RoutePlan | None, pric
     job.queue = queue
     job.remote = plan is not None and plan.may_leave
     job.route = None if plan is None else plan.model_dump(mode="json", by_alias=True)
-    session.flush()
+    changed = {"queue": job.queue, "remote": job.remote, "route": job.route}
+    session.execute(update(TABLE).where(TABLE.c.uuid == job.uuid).values(changed))
     ledger.adjust(session, job.tenant_id, job.campaign, job.uuid, price)
 
 
@@ -115,8 +137,8 @@ def create_many(session: Session, new: Sequence[NewJob]) -> None:
     Raises:
         BudgetExceeded: a budget has no room for them all.
     """
-    session.add_all([_row(one) for one in new])
-    session.flush()
+    if new:
+        session.execute(insert(TABLE), [columns(one) for one in new])
     campaign_assets.follow(session, [one.uuid for one in new if one.retry_of is not None and one.campaign])
     _reserve(session, new)
 
@@ -130,7 +152,7 @@ def copy_many(session: Session, new: Iterable[NewJob]) -> set[str]:
         queues.add(one.queue)
         if one.price:
             priced.append(one)
-        return _columns(one)
+        return columns(one)
 
     rows = map(noted, new)
     first = next(rows, None)
@@ -161,11 +183,8 @@ def _copied(columns: dict[str, Any]) -> list[Any]:
     return [value.value if isinstance(value, StrEnum) else value for value in made.values()]
 
 
-def _row(new: NewJob) -> Job:
-    return Job(**_columns(new), attempts=[], images=[])
-
-
-def _columns(new: NewJob) -> dict[str, Any]:
+def columns(new: NewJob) -> dict[str, Any]:
+    """What the row of a new job is told; the rest are the table's defaults."""
     request = new.request
     return {
         "uuid": new.uuid,
@@ -192,8 +211,42 @@ def _columns(new: NewJob) -> dict[str, Any]:
     }
 
 
+@cache
+def _insertion(names: tuple[str, ...]) -> ReturningInsert[Any, Any, Any, Any, Any]:
+    """Stores a row of these columns, but no second one of an external id; made once, as building it costs more."""
+    return (
+        insert(TABLE)
+        .values({name: bindparam(name) for name in names})
+        .on_conflict_do_nothing(
+            index_elements=["tenant_id", "external_id"], index_where=TABLE.c.external_id.is_not(None)
+        )
+        .returning(*MADE)
+    )
+
+
+def stored(values: Mapping[str, Any], row: Row[Any, Any, Any, Any, Any]) -> Stored:
+    """The job of a row that was inserted; ``row`` has the columns ``MADE``."""
+    seq, created_at, cost, sent, slots = row
+    job = Job(**values, seq=seq, created_at=created_at, cost=cost, attempt=0, step=0, attempts=[], images=[])
+    return Stored(job, dispatch.Window(sent=sent, slots=slots))
+
+
+def external_id_taken(session: Session, new: NewJob) -> ExternalIdTaken:
+    """The error that names the job which has the external id."""
+    other = session.scalar(select(Job.uuid).where(Job.tenant_id == new.tenant_id, Job.external_id == new.external_id))
+    message = "Another job has this externalId; read that one, or give this one another name."
+    return ExternalIdTaken(message, param="externalId", job=other)
+
+
 AnySelect = TypeVar("AnySelect", bound=Select[*tuple[Any, ...]])
 OWNED: Final = WHOLE.where(Job.tenant_id == bindparam("tenant_id"), Job.uuid == bindparam("uuid"))
+READ_AS: Final = (
+    WHOLE.add_columns(*tenants.CALLER)
+    .select_from(ApiKey)
+    .join(Tenant, Tenant.id == ApiKey.tenant_id)
+    .outerjoin(Job, (Job.tenant_id == ApiKey.tenant_id) & (Job.uuid == bindparam("uuid")))
+    .where(*tenants.IS_LIVE)
+)
 
 
 def read(session: Session, tenant_id: UUID, uuid: UUID) -> Job:
@@ -204,8 +257,26 @@ def read(session: Session, tenant_id: UUID, uuid: UUID) -> Job:
     """
     found = load(session, OWNED, {"tenant_id": tenant_id, "uuid": uuid})
     if not found:
-        raise NotFound(f"There is no job {uuid}.")
+        raise _not_found(uuid)
     return found[0]
+
+
+def read_as(session: Session, secret: str, uuid: UUID, check: Callable[[Caller], object]) -> Job:
+    """The same for the holder of a key that passes ``check``, key and job in one round trip: what every poll asks for.
+
+    Raises:
+        Unauthorized: an unknown, expired or revoked key.
+        NotFound: as above.
+    """
+    row = session.execute(READ_AS, {"digest": keys.digest(secret), "uuid": uuid}).one_or_none()
+    check(tenants.recognise(session, None if row is None else row[3:]))
+    if row is None or row[0] is None:
+        raise _not_found(uuid)
+    return whole(*row[:3])
+
+
+def _not_found(uuid: UUID) -> NotFound:
+    return NotFound(f"There is no job {uuid}.")
 
 
 def status(session: Session, tenant_id: UUID, uuid: UUID) -> JobState:
@@ -216,7 +287,7 @@ def status(session: Session, tenant_id: UUID, uuid: UUID) -> JobState:
     """
     found = session.scalar(select(Job.status).where(Job.tenant_id == tenant_id, Job.uuid == uuid))
     if found is None:
-        raise NotFound(f"There is no job {uuid}.")
+        raise _not_found(uuid)
     return found
 
 
@@ -305,7 +376,7 @@ def erase(session: Session, tenant_id: UUID, uuid: UUID) -> None:
         delete(Job).where(Job.tenant_id == tenant_id, Job.uuid == uuid).returning(Job.uuid)
     ).scalar_one_or_none()
     if gone is None:
-        raise NotFound(f"There is no job {uuid}.")
+        raise _not_found(uuid)
     session.add(Erasure(job_uuid=uuid, tenant_id=tenant_id))
     ledger.close(session, uuid)
     events.announce_stop(session, uuid, None)

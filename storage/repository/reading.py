@@ -37,12 +37,14 @@ WHOLE: Final[Whole] = select(Job, ATTEMPTS, IMAGES).execution_options(populate_e
 
 def load(session: Session, query: Whole, parameters: dict[str, Any] | None = None) -> list[Job]:
     """The jobs of a query that began as ``WHOLE``, each with its attempts and images."""
-    jobs = []
-    for job, attempts, images in session.execute(query, parameters or {}):
-        set_committed_value(job, "attempts", [_attempt(job.uuid, one) for one in attempts])
-        set_committed_value(job, "images", [Image(job_uuid=job.uuid, **one) for one in images])
-        jobs.append(job)
-    return jobs
+    return [whole(*row) for row in session.execute(query, parameters or {})]
+
+
+def whole(job: Job, attempts: list[dict[str, Any]], images: list[dict[str, Any]]) -> Job:
+    """A job with what ``ATTEMPTS`` and ``IMAGES`` found."""
+    set_committed_value(job, "attempts", [_attempt(job.uuid, one) for one in attempts])
+    set_committed_value(job, "images", [Image(job_uuid=job.uuid, **one) for one in images])
+    return job
 
 
 def _attempt(job_uuid: UUID, columns: dict[str, Any]) -> Attempt:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Interval, delete, func, literal, select, text, update
+from sqlalchemy import ColumnElement, Interval, delete, func, literal, select, text, update
 from sqlalchemy.orm import Session
 
 from storage.records import Worker
@@ -28,7 +28,8 @@ PRESENT_SLOTS: Final = text(
 )
 
 
-def _recent(seconds: float = ALIVE) -> object:
+def recent(seconds: float = ALIVE) -> ColumnElement[datetime]:
+    """The moment after which a heartbeat counts."""
     return func.now() - literal(timedelta(seconds=seconds), Interval)
 
 
@@ -55,14 +56,14 @@ def remove(session: Session, worker_id: UUID) -> None:
 
 def alive(session: Session) -> list[Worker]:
     """Those with a recent heartbeat, the oldest first."""
-    return list(session.scalars(select(Worker).where(Worker.heartbeat_at > _recent()).order_by(Worker.started_at)))
+    return list(session.scalars(select(Worker).where(Worker.heartbeat_at > recent()).order_by(Worker.started_at)))
 
 
 def slots(session: Session, queue: str) -> int:
     """How many threads of live workers take from the queue."""
     total = session.scalar(
         select(func.coalesce(func.sum(Worker.slots), 0)).where(
-            Worker.heartbeat_at > _recent(), Worker.queues.contains([queue])
+            Worker.heartbeat_at > recent(), Worker.queues.contains([queue])
         )
     )
     return int(total or 0)
@@ -83,5 +84,5 @@ def presence(worker_id: UUID) -> int:
 
 def forget_dead(session: Session, *, older_than: float = 3600.0) -> int:
     """Drop workers that have been silent for that many seconds."""
-    gone = session.execute(delete(Worker).where(Worker.heartbeat_at < _recent(older_than)).returning(Worker.id))
+    gone = session.execute(delete(Worker).where(Worker.heartbeat_at < recent(older_than)).returning(Worker.id))
     return len(gone.all())
