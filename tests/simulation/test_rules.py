@@ -172,6 +172,7 @@ def test_a_twin_with_one_broken_rule_is_told_apart(owners: Database, twin: type[
         phases=[Phase.generate],
         suppress_health_check=with_fixture,
         derandomize=True,
+        report_multiple_bugs=False,
     )
     @given(sequence=sequences)
     def compare(sequence: list[Op]) -> None:
