@@ -27,6 +27,10 @@ DEFAULT_FORMAT: Final = "png"  #: OpenAI's
 STEPS_OF: Final[Mapping[str, float]] = {"low": 0.5, "medium": 1.0, "high": 1.5, "xhigh": 1.75, "max": math.inf}
 SAME_QUALITY: Final[Mapping[str | None, str]] = {None: "medium", "auto": "medium", "standard": "medium", "hd": "high"}
 SWITCHES: Final = {"on": True, "off": False}
+OPENAI_ONLY: Final = frozenset(
+    {"complexity", "frame_count", "frame_duration_ms", "input_fidelity", "markup", "moderation", "style", "svg"}
+)
+
 Switch = Annotated[bool | None, BeforeValidator(lambda word: SWITCHES[word] if word in ("on", "off") else word)]
 
 
@@ -165,6 +169,7 @@ def _request(kind: JobType, profile: ModelProfile, call: ImagesCall, wish: SizeW
             "output_quality": profile.default_quality if compression is None else compression,
             "prompt_upsampling": bool(_one_of(call, "prompt_upsampling", "prompt_enhancement")),
             "previews": (call.partial_images or 0) if call.stream else 0,
+            "options": _options(call),
             "ignored": _ignored(profile, call),
         }
     )
@@ -223,6 +228,12 @@ def _ignored(profile: ModelProfile, call: ImagesCall) -> tuple[str, ...]:
     if sized and call.width is not None:
         found += ["width", "height"]
     return tuple(sorted(found))
+
+
+def _options(call: ImagesCall) -> dict[str, Any]:
+    """Unknown names, for a remote provider that may have them; what is OpenAI's alone goes to nobody."""
+    extra = (call.model_extra or {}).items()
+    return {name: value for name, value in extra if value is not None and name not in OPENAI_ONLY}
 
 
 def _source(where: str, given: Any) -> Source:

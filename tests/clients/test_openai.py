@@ -158,6 +158,8 @@ def test_lumenfalls_parameters(
     (image,) = pictures(reply)
     assert (image.format, image.size) == (form, size)
     assert record(reply)["attempts"][0]["ignored"] == ["sync_mode"]
+    with place.database.transaction() as session:
+        assert session.scalars(select(Job)).one().render_request.options == {"sync_mode": False}
 
 
 def files(*kinds: str) -> list[io.BytesIO]:
