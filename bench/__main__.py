@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import dispatch, overhead, traffic
+from bench import campaign, dispatch, overhead, traffic
 from bench.farms import running_farm
 from bench.plot import log_log
 from fluxfarm.catalog import KLEIN_SMALL
@@ -61,10 +61,29 @@ def show_dispatch() -> Table:
     return table
 
 
+def show_campaign() -> Table:
+    """A's ten thousand jobs, and B's interactive ones beside them."""
+    table = Table("what", "figure", title="A campaign of 10,000 jobs, and another tenant")
+    with running_farm() as farm, Client(farm.url, farm.api_key) as a:
+        other = a.create_tenant("bench-b")
+        key = a.create_key("bench", tenant=other.id)
+        with Client(farm.url, key.secret) as b:
+            found = campaign.measure(a, b)
+    table.add_row("accepted, s", f"{found.accepted:.2f}")
+    table.add_row("A alone, renders/s", f"{found.alone:.2f}")
+    table.add_row("A beside B, renders/s", f"{found.beside:.2f}")
+    table.add_row("B, renders/s", f"{found.others:.2f}")
+    table.add_row("both / A alone", f"{(found.beside + found.others) / found.alone:.3f}")
+    table.add_row("one render, s", f"{found.render:.2f}")
+    table.add_row("B's start delay, s: median, p95", f"{found.delay_median:.2f}, {found.delay_p95:.2f}")
+    return table
+
+
 SHOWS: dict[str, Callable[[], Table]] = {
     "overhead": show_overhead,
     "traffic": show_traffic,
     "dispatch": show_dispatch,
+    "campaign": show_campaign,
 }
 
 

@@ -7,14 +7,18 @@ import hashlib
 import io
 import json
 import zipfile
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 from starlette.testclient import TestClient
 
+from api.main import create_app
+from fluxfarm.settings import Settings
 from storage.database import Database
 from tests.api.campaigns_made import files, make, render, spec
 from tests.api.samples import Hand, rows
+from tests.money import assert_balanced
 
 
 def test_a_plan_counts_and_leaves_nothing(api: TestClient, database: Database) -> None:
@@ -160,3 +164,22 @@ def test_pages_of_campaigns(api: TestClient) -> None:
     assert [one["name"] for one in first["data"] + rest["data"]] == ["three", "two", "one"]
     assert rest["nextCursor"] is None
     assert api.get("/v1/campaigns", params={"cursor": "x"}).status_code == 400
+
+
+def test_a_budget_that_is_too_small_makes_nothing(settings: Settings, api_key: str, database: Database) -> None:
+    priced = settings.model_copy(update={"gpu_second_price": Decimal(1)})
+    with TestClient(create_app(priced), headers={"Authorization": f"Bearer {api_key}"}) as api:
+        (route,) = api.post("/v1/campaigns?dryRun=true", json=spec()).json()["plan"]["routes"]
+        assert (route["provider"], Decimal(route["usd"]) > 0) == ("local", True)
+        reply = api.post("/v1/campaigns", json=spec(budget="0.000001"))
+        assert (reply.status_code, reply.json()["code"]) == (402, "budget_exceeded")
+        assert set(rows(database).values()) == {0}
+        assert api.get("/v1/campaigns").json()["data"] == []
+        enough = make(api, budget=route["usd"])
+        assert Decimal(enough["reserved"]) == Decimal(enough["budget"]) == Decimal(route["usd"])
+        changed = api.patch("/v1/campaigns/spring", json={"budget": "100"}).json()["campaign"]
+        assert Decimal(changed["budget"]) == 100
+        assert api.patch("/v1/campaigns/spring", json={"budget": 0}).status_code == 400
+        ended = api.post("/v1/campaigns/spring/cancel").json()["campaign"]
+        assert Decimal(ended["reserved"]) == Decimal(ended["spent"]) == 0
+    assert_balanced(database)
