@@ -11,6 +11,7 @@ from fluxfarm.errors import (
     FluxfarmError,
     ModelUnavailable,
     OutOfMemory,
+    ProviderAccount,
     ProviderError,
     RenderFailed,
 )
@@ -41,6 +42,8 @@ def end_badly(
     if isinstance(error, ProviderError):
         if error.retryable and plan is not None and goes_on and plan.others(plan.choice or ""):
             return attempts.pass_on(session, claim, problem, REMOTE_QUEUE)
+        if isinstance(error, ProviderAccount):  # until somebody looks, another try would meet the same
+            return attempts.fail(session, claim, problem, max_attempts=0)
         failures = max(routes.failures(session, claim.uuid).values(), default=0)
         max_attempts = claim.attempt + 1 if failures + 1 < max_attempts else 0
     return attempts.fail(session, claim, problem, max_attempts=max_attempts)

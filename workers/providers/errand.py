@@ -112,7 +112,7 @@ class Errand:
             try:
                 self._submit(chosen, images)
             except ProviderBusy as error:
-                if not left:
+                if not left or (error.retry_after or 0.0) > LONGEST_BACKOFF:
                     raise
                 spread = random.uniform(0, BACKOFF * 2 ** (TRIES - left))  # noqa: S311 - jitter
                 self.held.pause(min(max(spread, error.retry_after or 0.0), LONGEST_BACKOFF))
