@@ -88,9 +88,11 @@ NOBODYS = {
     ("/v1/models/", "id"),
     ("/openai/v1/models/", "id"),
     ("/v1/tenants/", "tenant"),
+    ("/v1/providers/", "provider"),
     ("/client/v4/", "account"),
     ("/client/v4/", "model"),
     ("/fal/", "endpoint"),
+    ("/replicate/delivery/", "key"),
     ("/replicate/v1/models/", "owner"),
     ("/replicate/v1/models/", "name"),
 }
