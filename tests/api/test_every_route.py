@@ -89,6 +89,8 @@ NOBODYS = {
     ("/openai/v1/models/", "id"),
     ("/v1/tenants/", "tenant"),
     ("/v1/providers/", "provider"),
+    ("/v1/inbound/", "provider"),
+    ("/v1/inbound/", "nonce"),
     ("/client/v4/", "account"),
     ("/client/v4/", "model"),
     ("/fal/", "endpoint"),
