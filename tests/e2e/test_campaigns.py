@@ -54,12 +54,14 @@ def kill_everything(farm: Running) -> None:
 
 @pytest.fixture
 def sale(tmp_path: Path) -> Path:
-    """The example in one of its two sizes: forty renders are enough to die in."""
+    """The example with twelve of its products in one of its two sizes: enough renders to die in."""
     folder = tmp_path / "sale"
     shutil.copytree(SALE, folder)
     path = folder / "campaign.yaml"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if "name: story" not in line))
+    products = folder / "products.csv"
+    products.write_text("\n".join(products.read_text().splitlines()[:13]))
     return path
 
 
@@ -67,32 +69,32 @@ def test_the_summer_sale_survives_the_death_of_everything(tmp_path: Path, sale: 
     data_dir = tmp_path / "data"
     with running(data_dir) as farm:
         plan = json.loads(shell(farm, "plan", str(sale), "--json"))["plan"]
-        assert (plan["files"], plan["renders"], plan["exists"]) == (40, 40, False)
+        assert (plan["files"], plan["renders"], plan["exists"]) == (12, 12, False)
         assert farm.get("/v1/campaigns").json()["data"] == []
         shell(farm, "run", str(sale), "--no-watch")
-        wait_for(lambda: counts(farm)["success"] >= 5, 90)
-        assert counts(farm)["queued"] > 10
+        wait_for(lambda: counts(farm)["success"] >= 2, 90)
+        assert counts(farm)["queued"] > 2
         kill_everything(farm)
     with running(data_dir) as farm:
         again = json.loads(shell(farm, "run", str(sale), "--json"))["campaign"]  # no second one
-        assert again["files"]["total"] == 40
-        assert "done 40/40, 0 failed" in shell(farm, "watch", str(sale))
+        assert again["files"]["total"] == 12
+        assert "done 12/12, 0 failed" in shell(farm, "watch", str(sale))
         jobs = farm.get("/v1/jobs", campaign="summer-sale", limit=200).json()["data"]
-        assert len(jobs) == 40
+        assert len(jobs) == 12
         shell(farm, "export", "summer-sale", "--output", str(tmp_path / "sale.zip"))
-    check(tmp_path / "sale.zip")
+    check(tmp_path / "sale.zip", sale.parent)
 
 
-def check(path: Path) -> None:
+def check(path: Path, folder: Path) -> None:
     """Every file of every product once, as the manifest says it."""
-    products = list(csv.DictReader((SALE / "products.csv").read_text(encoding="utf-8").splitlines()))
+    products = list(csv.DictReader((folder / "products.csv").read_text(encoding="utf-8").splitlines()))
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         names = archive.namelist()
         lines = json.loads(archive.read("manifest.json"))["files"]
         for line in lines:
             assert hashlib.sha256(archive.read(line["file"])).hexdigest() == line["sha256"]
-    assert len(names) == len(set(names)) == 42
+    assert len(names) == len(set(names)) == 14
     assert [line["file"] for line in lines] == names[:-2]
     for product in products:
         assert sum(name.startswith(f"{product['sku']}/") for name in names) == 1
