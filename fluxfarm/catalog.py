@@ -252,16 +252,20 @@ SMALL: Final = ModelProfile(
 KLEIN_SMALL: Final = ModelProfile(
     slug="fluxfarm/flux-2-klein-small",
     name="Fluxfarm small (klein shape)",
-    summary="A tiny model of the [klein] architecture for tests and laptops; untrained, so it draws noise.",
+    summary=(
+        "A tiny model of the [klein] architecture, trained to draw simple marketing cards at 128 to 256 pixels on a "
+        "laptop's CPU; it knows 14 objects, 9 colours and 12 headline words."
+    ),
     licence=APACHE,
     commercial=True,
     pipeline="Flux2KleinPipeline",
     steps=Range(1, 50, 8),
-    guidance=Range(1, 10, 3.0),
+    guidance=Range(1, 10, 2.0),
     guidance_kind="cfg",
     sizes=_SMALL_SIZES,
-    default_size=Size(256, 256),
+    default_size=Size(128, 128),
     max_references=10,
+    max_sequence_length=64,
     aliases=("flux-2-klein-small",),
 )
 

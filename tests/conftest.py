@@ -101,17 +101,14 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch  # noqa: PLC0415  # only the tests of the pipeline pay for it
 
     torch.set_num_threads(1)  # with more, the processes of a parallel run wait for each other
-    folder = tmp_path_factory.mktemp("models")
-    for model in (SMALL, KLEIN_SMALL):
-        ensure_small(model.slug, folder)
-    return folder
+    return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="session")
 def dev_folder(models_dir: Path) -> Path:
-    return models_dir / "flux-2-small"
+    return ensure_small(SMALL.slug, models_dir)
 
 
 @pytest.fixture(scope="session")
 def klein_folder(models_dir: Path) -> Path:
-    return models_dir / "flux-2-klein-small"
+    return ensure_small(KLEIN_SMALL.slug, models_dir)

@@ -1,9 +1,10 @@
-"""The project's own small FLUX.2 models, built offline: real classes and real geometry, random weights.
+"""The project's own small FLUX.2 models, all offline: real classes and real geometry, few weights.
 
-They let a laptop and the tests run the very code that loads the real weights. Untrained, they draw noise.
+They let a laptop and the tests run the very code that loads the real weights. The klein shape is trained and comes with
+the farm (``training/``); the dev shape is built here with random weights and draws noise.
 
-Geometry as in FLUX.2: VAE /8 with 32 latent channels, patches of 2, 128 channels a token, 512 text tokens, hidden
-states 10/20/30 (dev) or 9/18/27 (klein) of the text encoder. Hence the 30 and 27 layers, which are micro-thin instead.
+Geometry as in FLUX.2: VAE /8 with 32 latent channels, patches of 2, 128 channels a token, hidden states 10/20/30 (dev)
+or 9/18/27 (klein) of the text encoder. Hence the 30 and 27 layers, which are micro-thin instead.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fluxfarm.catalog import KLEIN_SMALL, SMALL
+from fluxfarm.catalog import BUILT_HERE, KLEIN_SMALL, SMALL
 from fluxfarm.errors import ModelUnavailable
 from workers.pipeline_loading import prepare
 
@@ -29,10 +30,11 @@ _SEED: Final = 20251124  # any fixed number; this one is the release day of FLUX
 _WIDTH: Final = 32  # channels of the text encoders
 _VOCABULARY: Final = 1024
 _BUILDING: Final = threading.Lock()  # the random weights come from torch's one global generator
+_SHIPPED: Final = Path(__file__).parent / "weights" / "flux-2-klein-small"
 _LEFTOVER_AGE: Final = 3600.0  # seconds after which an unfinished build is taken for dead
 
-#: What the tokenizer learns from: the words that prompts are made of.
-_WORDS: Final = """
+#: What the tokenizers learn from: the words that prompts are made of.
+WORDS: Final = """
 a an the and or of in on at to with without from for by near under over above below behind between into through across
 is are photo photograph picture image painting drawing sketch illustration poster logo sign banner advertisement
 product packaging portrait landscape close-up wide shot view angle aerial macro studio lighting light soft hard warm
@@ -52,7 +54,7 @@ six seven eight nine ten you are that reasons about image descriptions give stru
 relationships attribution actions
 """
 
-_DEV_TEMPLATE: Final = (
+_TEMPLATE: Final = (
     "{{ '<s>' }}{% for message in messages %}"
     "{% if message['content'] is string %}{% set text = message['content'] %}"
     "{% else %}"
@@ -61,56 +63,49 @@ _DEV_TEMPLATE: Final = (
     "{% if message['role'] == 'system' %}{{ '[SYSTEM_PROMPT]' + text + '[/SYSTEM_PROMPT]' }}"
     "{% else %}{{ '[INST]' + text + '[/INST]' }}{% endif %}{% endfor %}"
 )
-_KLEIN_TEMPLATE: Final = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-_DEV_SPECIAL: Final = ("<pad>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]")
-_KLEIN_SPECIAL: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_SPECIAL: Final = ("<pad>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]")
 
 
 def ensure_small(slug: str, models_dir: Path) -> Path:
-    """Give the folder of a small model, building it only when it is missing or was never finished.
+    """Give the folder of a small model; the dev shape is built when it is missing or was never finished.
 
     A folder with a ``model_index.json`` is taken as it is: it may hold trained weights by now.
 
     Raises:
-        ModelUnavailable: the slug is none of ours, or the folder cannot be written.
+        ModelUnavailable: the slug is none of ours, or the folder cannot be written or did not come with the farm.
     """
-    folder = models_dir / _builder(slug)[0]
-    if (folder / "model_index.json").is_file():
+    if slug == KLEIN_SMALL.slug:
+        if not (_SHIPPED / "model_index.json").is_file():
+            raise ModelUnavailable(f"The weights of {slug} are missing from {_SHIPPED}: get the whole repository.")
+        return _SHIPPED
+    folder = models_dir / slug.rpartition("/")[2]
+    if slug == SMALL.slug and (folder / "model_index.json").is_file():
         return folder
     return build_small(slug, folder)
 
 
 def build_small(slug: str, folder: Path) -> Path:
-    """Build a small model, the same bytes each time, and move it to ``folder`` in one step.
+    """Build the small model of the dev shape, the same bytes each time, and move it to ``folder`` in one step.
 
     Two processes may build at once: the first to finish wins and both get a whole folder.
 
     Raises:
-        ModelUnavailable: the slug is none of ours, or the folder cannot be written.
+        ModelUnavailable: the slug is not the one that is built, or the folder cannot be written.
     """
-    _, build = _builder(slug)
+    if slug != SMALL.slug:
+        raise ModelUnavailable(f"{slug} is not one of the small models; these are {', '.join(BUILT_HERE)}.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep_leftovers(folder)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_prefix(folder), ignore_cleanup_errors=True) as made:
             finished = Path(made) / "model"
             with _seeded():
-                build().save_pretrained(finished, safe_serialization=True)
+                _build_dev().save_pretrained(finished, safe_serialization=True)
             _move(finished, folder, Path(made) / "replaced")
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ModelUnavailable(f"The small model cannot be written to {folder}: {reason}.") from error
     return folder
-
-
-def _builder(slug: str) -> tuple[str, Callable[[], Any]]:
-    builders: dict[str, Callable[[], Any]] = {SMALL.slug: _build_dev, KLEIN_SMALL.slug: _build_klein}
-    if slug not in builders:
-        raise ModelUnavailable(f"{slug} is not one of the small models; these are {', '.join(builders)}.")
-    return slug.rpartition("/")[2], builders[slug]
 
 
 def _prefix(folder: Path) -> str:
@@ -152,13 +147,24 @@ def _build_dev() -> Any:
     from diffusers import Flux2Pipeline
     from transformers import Mistral3Config, Mistral3ForConditionalGeneration, MistralConfig, PixtralVisionConfig
 
-    tokenizer = _tokenizer(_DEV_SPECIAL, _DEV_TEMPLATE, bos_token="<s>", eos_token="</s>", pad_token="<pad>")  # noqa: S106
-    text = MistralConfig(**_text_shape(30), bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    text = MistralConfig(
+        vocab_size=_VOCABULARY,
+        hidden_size=_WIDTH,
+        intermediate_size=_WIDTH,
+        num_hidden_layers=30,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=4096,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
     vision = PixtralVisionConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, image_size=32, patch_size=16
     )
     config = Mistral3Config(
-        text_config=text, vision_config=vision, image_token_index=_DEV_SPECIAL.index("[IMG]"), vision_feature_layer=-1
+        text_config=text, vision_config=vision, image_token_index=_SPECIAL.index("[IMG]"), vision_feature_layer=-1
     )
     return Flux2Pipeline(
         scheduler=_scheduler(),
@@ -166,42 +172,12 @@ def _build_dev() -> Any:
         text_encoder=Mistral3ForConditionalGeneration(config).eval(),
         # The real one is a PixtralProcessor, which needs torchvision for images that are never passed to it here;
         # the pipeline asks only for apply_chat_template.
-        tokenizer=tokenizer,
-        transformer=_transformer(guidance_embeds=True),
+        tokenizer=_tokenizer(),
+        transformer=_transformer(),
     )
 
 
-def _build_klein() -> Any:
-    from diffusers import Flux2KleinPipeline
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    tokenizer = _tokenizer(_KLEIN_SPECIAL, _KLEIN_TEMPLATE, eos_token="<|im_end|>", pad_token="<|endoftext|>")  # noqa: S106
-    config = Qwen3Config(**_text_shape(27), tie_word_embeddings=True, bos_token_id=0, eos_token_id=2, pad_token_id=0)
-    return Flux2KleinPipeline(
-        scheduler=_scheduler(),
-        vae=_vae(),
-        text_encoder=Qwen3ForCausalLM(config).eval(),
-        tokenizer=tokenizer,
-        transformer=_transformer(guidance_embeds=False),
-        # As in klein-base: both passes of true guidance then run in tests, and a model that is trained here needs them.
-        is_distilled=False,
-    )
-
-
-def _text_shape(layers: int) -> dict[str, int]:
-    return {
-        "vocab_size": _VOCABULARY,
-        "hidden_size": _WIDTH,
-        "intermediate_size": _WIDTH,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 4096,
-    }
-
-
-def _tokenizer(special: tuple[str, ...], template: str, **roles: str) -> PreTrainedTokenizerFast:
+def _tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE that any text passes through; 1024 tokens, special ones first."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -212,17 +188,19 @@ def _tokenizer(special: tuple[str, ...], template: str, **roles: str) -> PreTrai
     trainer = trainers.BpeTrainer(
         vocab_size=_VOCABULARY,
         min_frequency=1,
-        special_tokens=list(special),
+        special_tokens=list(_SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    bpe.train_from_iterator([_WORDS.replace("\n", " ")], trainer)
+    bpe.train_from_iterator([WORDS.replace("\n", " ")], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        chat_template=template,
-        additional_special_tokens=[token for token in special if token not in roles.values()],
+        chat_template=_TEMPLATE,
+        additional_special_tokens=list(_SPECIAL[3:]),
         model_max_length=4096,
-        **roles,
+        pad_token=_SPECIAL[0],
+        bos_token=_SPECIAL[1],
+        eos_token=_SPECIAL[2],
     )
 
 
@@ -241,7 +219,7 @@ def _vae() -> AutoencoderKLFlux2:
     ).eval()
 
 
-def _transformer(*, guidance_embeds: bool) -> Flux2Transformer2DModel:
+def _transformer() -> Flux2Transformer2DModel:
     from diffusers import Flux2Transformer2DModel
 
     return Flux2Transformer2DModel(
@@ -252,5 +230,5 @@ def _transformer(*, guidance_embeds: bool) -> Flux2Transformer2DModel:
         axes_dims_rope=(8, 8, 8, 8),  # must sum to the head's width
         joint_attention_dim=3 * _WIDTH,  # three hidden states of the text encoder
         timestep_guidance_channels=32,
-        guidance_embeds=guidance_embeds,
+        guidance_embeds=True,
     ).eval()

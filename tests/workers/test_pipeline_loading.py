@@ -155,7 +155,7 @@ def test_a_tokenizer_with_more_tokens_than_the_text_encoder_knows_is_refused(
     first = tokenizer["added_tokens"][0]
     tokenizer["added_tokens"] += [{**first, "id": number, "content": f"<{number}>"} for number in range(2000, 3000)]
     path.write_text(json.dumps(tokenizer))
-    with pytest.raises(ModelUnavailable, match=r"counts up to 1\d{3}, its text encoder knows 1024 tokens"):
+    with pytest.raises(ModelUnavailable, match=r"counts up to 2\d{3}, its text encoder knows 1280 tokens"):
         Pipeline.load(folder, device="cpu")
 
 
