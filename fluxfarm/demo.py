@@ -1,4 +1,4 @@
-"""``make demo``: a whole farm for one picture, from POST to presigned URL, by the calls that any HTTP client makes."""
+"""``make demo``: a whole farm for one job, from POST to presigned URLs, by the calls that any HTTP client makes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import httpx
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from pydantic import SecretStr
 
 from fluxfarm import farmfile, parts, processes
@@ -26,8 +27,11 @@ from fluxfarm.processes import Steps
 from fluxfarm.settings import Settings
 from fluxfarm.sources import ModelSource
 
-PROMPT: Final = "a lighthouse on a cliff at dusk, soft light, film grain"
-SIZE: Final = (320, 200)  #: not a multiple of 16 in height: the farm draws 320x208 and crops
+PROMPT: Final = "a large heart in the centre"  #: leaves the colours to the seeds
+SIZE: Final = (124, 128)  #: not a multiple of 16 in width: the farm draws 128x128 and crops
+COUNT: Final = 8  #: pictures of the job
+IN_A_ROW: Final = 4  #: pictures of the contact sheet
+GAP: Final = 4  #: pixels between two of them
 SEED: Final = 2026
 FOLDER: Final = Path("demo")
 START_TIMEOUT: Final = 200.0  #: seconds
@@ -42,7 +46,7 @@ def run(settings: Settings) -> int:
     """Show the farm; the aiRecord goes to standard output, everything else to standard error.
 
     Returns:
-        0 when the picture is there and right, else 1.
+        0 when the pictures are there and right, else 1.
     """
     own = own_settings(settings)
     try:
@@ -60,7 +64,7 @@ def run(settings: Settings) -> int:
         _say("Stopped.")
         return 130
     print(json.dumps({"aiRecord": record}, indent=2, ensure_ascii=False))  # noqa: T201 (the result of this command)
-    _say(f"The picture is {path}; the farm is stopped. Run make up for one that stays.")
+    _say(f"The contact sheet is {path}; the farm is stopped. Run make up for one that stays.")
     return 0
 
 
@@ -119,7 +123,13 @@ def _render(farm: RunningFarm) -> dict[str, Any]:
     job = {
         "type": "IMAGE_GENERATOR",
         "model": KLEIN_SMALL.slug,
-        "promptObject": {"prompt": PROMPT, "size": f"{width}x{height}", "seed": SEED, "output_format": "webp"},
+        "promptObject": {
+            "prompt": PROMPT,
+            "size": f"{width}x{height}",
+            "n": COUNT,
+            "seed": SEED,
+            "output_format": "webp",
+        },
     }
     headers = {"Authorization": f"Bearer {farm.api_key}"}
     with httpx.Client(base_url=farm.url, headers=headers, timeout=60.0, trust_env=False) as client:
@@ -140,27 +150,39 @@ def _render(farm: RunningFarm) -> dict[str, Any]:
 
 
 def _check(record: dict[str, Any]) -> Path:
-    """Fetch the picture by its link alone, look at it, keep it, and see that other links open nothing."""
+    """Fetch the pictures by their links alone, look at them, keep a sheet of all, see that other links open nothing."""
     link: str = record["temporaryUrl"]
     with httpx.Client(timeout=60.0, trust_env=False) as anybody:
-        reply = anybody.get(link).raise_for_status()
+        replies = [anybody.get(one).raise_for_status() for one in record["temporaryUrls"]]
         altered = anybody.get(link[:-1] + ("0" if link[-1] != "0" else "1"))
         time.sleep(LINK_TTL + 1)
         expired = anybody.get(link)
-    with Image.open(io.BytesIO(reply.content)) as picture:
-        picture.load()
-        found = (picture.format, *picture.size)
-    if found != ("WEBP", *SIZE):
-        raise RenderFailed(f"The picture is {found}, not a WebP of {SIZE[0]}x{SIZE[1]}.")
+    pictures = [Image.open(io.BytesIO(reply.content)) for reply in replies]
+    found = [(picture.format, *picture.size) for picture in pictures]
+    if found != [("WEBP", *SIZE)] * COUNT:
+        raise RenderFailed(f"The pictures are {found}, not {COUNT} WebP of {SIZE[0]}x{SIZE[1]}.")
     for what, refused in (("altered", altered), ("expired", expired)):
         if refused.status_code != FORBIDDEN:
             raise RenderFailed(f"An {what} link answered {refused.status_code}, not {FORBIDDEN}.")
-    size = len(reply.content)
-    _say(f"GET temporaryUrl → 200, {size} bytes of {reply.headers['Content-Type']}; altered → 403; expired → 403")
+    size = sum(len(reply.content) for reply in replies)
+    kind = replies[0].headers["Content-Type"]
+    _say(f"GET temporaryUrls → {COUNT} x 200, {size} bytes of {kind}; altered → 403; expired → 403")
     FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / "picture.webp"
-    path.write_bytes(reply.content)
+    for number, reply in enumerate(replies):
+        (FOLDER / f"picture-{number}.webp").write_bytes(reply.content)
+    path = FOLDER / "sheet.webp"
+    _sheet(pictures).save(path, quality=90)
     return path
+
+
+def _sheet(pictures: list[ImageFile]) -> Image.Image:
+    """All pictures beside each other."""
+    width, height = SIZE[0] + GAP, SIZE[1] + GAP
+    sheet = Image.new("RGB", (IN_A_ROW * width + GAP, -(-len(pictures) // IN_A_ROW) * height + GAP), "white")
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, IN_A_ROW)
+        sheet.paste(picture, (GAP + column * width, GAP + row * height))
+    return sheet
 
 
 @contextmanager

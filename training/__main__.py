@@ -15,14 +15,16 @@ import torch
 from training import evaluate, latents, pipeline, text, transformer, vae
 from training.batches import Batches, Reader
 from training.checkpoints import threads
+from training.transformer import Trainer
 
 SEED: Final = 20261125
-STAGES: Final = ("text", "vae", "decoder", "transformer", "save", "evaluate")
+STAGES: Final = ("text", "vae", "decoder", "transformer", "sizes", "save", "evaluate")
 _STEPS: Final = {
     "text": text.STEPS,
     "vae": vae.STEPS,
     "decoder": vae.FINE_STEPS,
     "transformer": transformer.STEPS,
+    "sizes": transformer.SIZES_STEPS,
 }
 _MEASURED: Final = 1600  # cards of which the latents' mean and variance are taken
 _STOCK: Final = 9600  # cards encoded in advance
@@ -54,13 +56,23 @@ class Parts:
         return model
 
     def transformer(self) -> Any:
-        """The transformer, smoothed."""
+        """The transformer of 128 pixels, smoothed."""
+        return self._trainer("transformer").train(self._batches())
+
+    def sizes(self) -> Any:
+        """The transformer of all sizes, smoothed."""
+        batches = self._batches()
+        return self._trainer("sizes", self._trainer("transformer").train(batches)).train(batches)
+
+    def _trainer(self, stage: str, start: Any = None) -> Trainer:
+        return Trainer(self._folder, stage, SEED, self._steps[stage], self._device, start)
+
+    def _batches(self) -> Batches:
         autoencoder, encoder = self.vae(), self.text()
         reader = Reader(encoder, self.tokenizer, text.directions(SEED), self._device)
         kept = self._folder / "stock.pt"
         stock = latents.Stock.draw(autoencoder, SEED, _STOCK, transformer.BUSY, self._device, kept)
-        batches = Batches(autoencoder, reader, stock, transformer.BUSY, self._device)
-        return transformer.Trainer(self._folder, SEED, self._steps["transformer"], self._device).train(batches)
+        return Batches(autoencoder, reader, stock, transformer.BUSY, self._device)
 
     def pipeline(self) -> Any:
         """All of them together, the transformer as of its last checkpoint."""

@@ -131,8 +131,7 @@ class Batches:
         )
 
     def edits(self, rng: np.random.Generator, count: int) -> Batch:
-        """Cards made from one or two others."""
-        size = (128, 128) if rng.random() < 0.7 else SIZES[rng.integers(len(SIZES) - 4)]
+        """Cards of 128 pixels made from one or two others."""
         double = rng.random() < 0.5
         made = [_edit(rng, double=double) for _ in range(count)]
         asked = [NOTHING if rng.random() < _EMPTY else one for *_, one in made]
@@ -140,16 +139,16 @@ class Batches:
         after = [new for _, new, _ in made]
         sources = list(zip(*(before for before, *_ in made), strict=True))
         return Batch(
-            latents=latents.encode_cards(self._vae, after, *size, self._device),
-            weights=latents.weights(after, *size, self._busy).to(self._device),
-            places=latents.places(*size, 0, self._device),
+            latents=latents.encode_cards(self._vae, after, 128, 128, self._device),
+            weights=latents.weights(after, 128, 128, self._busy).to(self._device),
+            places=latents.places(128, 128, 0, self._device),
             text=words,
             text_places=word_places,
             references=torch.cat(
-                [latents.encode_cards(self._vae, list(deck), *size, self._device) for deck in sources], 1
+                [latents.encode_cards(self._vae, list(deck), 128, 128, self._device) for deck in sources], 1
             ),
             reference_places=torch.cat(
-                [latents.places(*size, 10 * (number + 1), self._device) for number in range(len(sources))]
+                [latents.places(128, 128, 10 * (number + 1), self._device) for number in range(len(sources))]
             ),
         )
 

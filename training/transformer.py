@@ -15,7 +15,8 @@ from training.latents import CHANNELS, USED
 from training.muon import Muon
 from training.text import WIDTH as TEXT_WIDTH
 
-STEPS: Final = 2700
+STEPS: Final = 2900
+SIZES_STEPS: Final = 3000
 BUSY: Final = 3.0  #: weight of a token with something in it over a flat one
 _SHIFT: Final = 6.0  #: of the noise levels, near what the pipeline's scheduler takes for 8 to 20 steps
 _RATE: Final = 2.5e-3
@@ -46,13 +47,15 @@ def new(*, guidance: bool = False) -> Any:
 
 
 def latest(folder: Path) -> Any:
-    """The smoothed transformer of the last checkpoint.
+    """The smoothed transformer of the last checkpoint, of the later stage if it has begun.
 
     Raises:
         FileNotFoundError: there is none yet.
     """
+    later = folder / "sizes.pt"
+    path = later if later.is_file() else folder / "transformer.pt"
     model = new()
-    model.load_state_dict(torch.load(folder / "transformer.pt", map_location="cpu", weights_only=True)["smooth"])
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["smooth"])
     return model.eval()
 
 
@@ -71,14 +74,19 @@ def _open_gates(model: Any) -> None:
 
 
 class Trainer:
-    """The transformer, its smoothed twin, and the two optimizers."""
+    """The transformer, its smoothed twin, and the two optimizers.
 
-    def __init__(self, folder: Path, seed: int, steps: int, device: str) -> None:
-        self._run = Run(folder, "transformer", steps)
+    Stage ``transformer`` learns cards of 128 pixels and edits; ``sizes`` goes on from its result with all sizes.
+    """
+
+    def __init__(self, folder: Path, stage: str, seed: int, steps: int, device: str, start: Any = None) -> None:
+        self._run = Run(folder, stage, steps)
+        self._mixture = {"transformer": _squares, "sizes": _all_sizes}[stage]
         self._seed = seed
-        self._device = device
         torch.manual_seed(seed)
         self.model = new().to(device)
+        if start is not None:
+            self.model.load_state_dict(start.state_dict())
         self.smooth = new().to(device).eval()
         self.smooth.load_state_dict(self.model.state_dict())
         inside = [
@@ -109,7 +117,7 @@ class Trainer:
             torch.manual_seed(int(rng.integers(2**62)))
             self._set_rate(step)
             losses = []
-            for batch in _mixture(batches, rng, step / self._run.steps):
+            for batch in self._mixture(batches, rng, step / self._run.steps):
                 one = loss(self.model, batch)
                 one.backward()  # type: ignore[no-untyped-call]
                 losses.append(float(one.detach()))
@@ -145,12 +153,18 @@ class Trainer:
         }
 
 
-def _mixture(batches: Batches, rng: np.random.Generator, done: float) -> list[Batch]:
-    """First parts of cards with ideal text, which is cheap; then also real text, other sizes and edits."""
+def _squares(batches: Batches, rng: np.random.Generator, done: float) -> list[Batch]:
+    """First parts of cards with ideal text, which is cheap; then also real text and edits."""
     if done < _FIRST_PHASE:
         return [*(batches.parts(rng, 24) for _ in range(2)), batches.whole(rng, 8, real=False)]
-    other = batches.sized(rng, 320) if rng.random() < 0.5 else batches.edits(rng, 3)
-    return [batches.parts(rng, 32), batches.whole(rng, 8, real=True), other]
+    edits = [batches.edits(rng, 4)] if rng.random() < 0.35 else []
+    return [batches.parts(rng, 32), batches.whole(rng, 8, real=True), *edits]
+
+
+def _all_sizes(batches: Batches, rng: np.random.Generator, _done: float) -> list[Batch]:
+    """Mostly other sizes, and enough of the rest to keep it."""
+    edits = [batches.edits(rng, 4)] if rng.random() < 0.35 else []
+    return [batches.parts(rng, 16), batches.whole(rng, 4, real=True), batches.sized(rng, 640), *edits]
 
 
 def loss(model: Any, batch: Batch) -> torch.Tensor:

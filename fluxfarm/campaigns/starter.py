@@ -10,7 +10,7 @@ SPEC: Final = """\
 # The schema for your editor: fluxfarm's /schemas/campaign.json
 name: first-campaign
 model: fluxfarm/flux-2-klein-small
-prompt: "{product} in {colour}, product photo, {mood}"
+prompt: "a large {colour} {product} in the centre on a {background} background, {mood}"
 
 rows: products.csv
 key: sku
@@ -19,8 +19,8 @@ axes:
   mood: [morning light, studio light]
 
 placements:
-  - {name: square, size: 64x64}
-  - {name: story, size: 64x112}
+  - {name: square, size: 128x128}
+  - {name: story, size: 128x224}
 
 variants: 1
 seed: 7
@@ -28,9 +28,9 @@ naming: "{sku}/{placement}-{mood|slug}"
 output_format: png
 """
 ROWS: Final = """\
-sku,product,colour
-A-100,Garden chair,red
-A-101,Beach umbrella,yellow
-B-200,Cool box,blue
+sku,product,colour,background
+A-100,mug,red,white
+A-101,bottle,yellow,purple
+B-200,shoe,blue,orange
 """
 FILES: Final = {"campaign.yaml": SPEC, "products.csv": ROWS}

@@ -40,8 +40,8 @@ def test_the_snippets_do_what_they_say(farm: Running, tmp_path: Path) -> None:
     assert done.returncode in {0, 1}, done.stderr
     assert "SUCCESS" in done.stdout, done.stderr
     record = json.loads((tmp_path / "record.json").read_text())["aiRecord"]
-    assert record["aiRecordDetail"]["promptObject"]["aspect_ratio"] == "4:5"
-    for name, size in (("picture.webp", (458, 572)), ("lighthouse.webp", (320, 200)), ("dusk.webp", (341, 192))):
+    assert record["aiRecordDetail"]["promptObject"]["size"] == "128x128"
+    for name, size in (("picture.webp", (128, 128)), ("car.webp", (128, 120)), ("bag.webp", (128, 128))):
         with Image.open(tmp_path / name) as image:
             assert (image.format, image.size) == ("WEBP", size), name
     edit = json.loads((tmp_path / "edit.json").read_text())["aiRecord"]
