@@ -170,6 +170,7 @@ def test_the_next_attempt_takes_a_call_over(office: Office, database: Database) 
     record = office.finish(uuid)
     dead.join(10)
     assert record["status"] == "SUCCESS", record
+    assert record["attempts"][-1]["provider"] == "fal"
     assert office.stubs["fal"].submits == 1
     assert Decimal(record["cost"]) == PRICE
 

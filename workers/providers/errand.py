@@ -32,7 +32,7 @@ from fluxfarm.pricing import SMALLEST
 from fluxfarm.routing import Candidate
 from storage.gates import ACCOUNT_OPEN, Gate
 from storage.remote_records import RemoteCall
-from storage.repository import calls
+from storage.repository import attempts, calls
 from storage.repository.accounts import OPERATOR
 from storage.repository.calls import Intent
 from workers.leases import Held
@@ -82,6 +82,9 @@ class Errand:
         for call in known:
             self.stored |= {int(one["n"]): one for one in call.kept or ()}
         opened = [call for call in known if call.state in calls.OPEN]
+        if known:  # an attempt that only takes over weighs nobody: it says whose call it follows
+            said = {"provider": known[-1].provider, "model": known[-1].model}
+            self._transact(lambda session: attempts.routed(session, self.held.claim, said))
         for call in opened:
             self._take_over(call)
         covered = {*self.stored, *(n for call in opened for n in call.images)}
