@@ -135,8 +135,22 @@ def belongings(
     assert campaign.status_code == 201, campaign.text
     share = api.post("/v1/campaigns/spring/shares", json=RIGHT["POST /v1/campaigns/{name}/shares"])
     assert share.status_code == 201, share.text
+    line = {
+        "custom_id": "one",
+        "method": "POST",
+        "url": "/v1/images/generations",
+        "body": {"model": SMALL, "prompt": "a"},
+    }
+    lines = {"file": ("calls.jsonl", json.dumps(line).encode())}
+    calls = api.post("/v1/files", files=lines, data={"purpose": "batch"}).json()["id"]
+    asked = {"input_file_id": calls, "endpoint": "/v1/images/generations", "completion_window": "24h"}
+    batch = api.post("/v1/batches", json=asked).json()["id"]
     return Belongings(
         {
+            ("/v1/files/", "file_id"): calls,
+            ("/openai/v1/files/", "file_id"): calls,
+            ("/v1/batches/", "batch_id"): batch,
+            ("/openai/v1/batches/", "batch_id"): batch,
             ("/v1/jobs/", "uuid"): uuid,
             ("/v1/assets/", "uuid"): uuid,
             ("/v1/assets/", "n"): "0",
