@@ -41,8 +41,8 @@ def run(settings: Settings, ended: threading.Event) -> None:
         try:
             with metrics.round_of_the_scheduler():
                 dispatcher.ripen(OVERDUE)
-            if remotes.enabled:
-                dispatcher.move_stranded()
+                if remotes.enabled:
+                    dispatcher.move_stranded()
                 if time.monotonic() - swept_at >= settings.sweep_interval:
                     sweeper.sweep()
                     swept_at = time.monotonic()
