@@ -253,7 +253,7 @@ KLEIN_SMALL: Final = ModelProfile(
     slug="fluxfarm/flux-2-klein-small",
     name="Fluxfarm small (klein shape)",
     summary=(
-        "A tiny model of the [klein] architecture, trained to draw simple marketing cards at 128 to 256 pixels on a "
+        "A tiny model of the [klein] architecture, trained to draw simple marketing cards of 128 x 128 pixels on a "
         "laptop's CPU; it knows 14 objects, 9 colours and 12 headline words."
     ),
     licence=APACHE,
