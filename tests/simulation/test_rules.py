@@ -93,6 +93,7 @@ def agree(database: Database, sequence: list[Op], twin: type[Rules] = Rules) -> 
         raise
 
 
+@pytest.mark.timeout(300)  # 200 sequences on the real database: a minute alone, two beside the other half of the suite
 @settings(max_examples=200, deadline=None, database=None, suppress_health_check=with_fixture, print_blob=True)
 @given(sequence=sequences)
 def test_the_twin_tells_and_keeps_what_the_repository_does(owners: Database, sequence: list[Op]) -> None:
