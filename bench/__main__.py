@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,14 +36,16 @@ def show_overhead() -> Table:
 
 
 def show_traffic() -> Table:
-    """Polls of one job, then jobs accepted; the worker renders beside it as it would."""
-    table = Table("call", "per second", "p50, ms", "p99, ms", title="One API process, 16 connections")
-    with running_farm() as farm, Client(farm.url, farm.api_key) as client:
-        submitted = client.submit(overhead.PROMPT, model=KLEIN_SMALL.slug, size="64x64", steps=1)
-        record = client.wait(submitted.uuid)
-        polls = traffic.measure_polls(farm.url, farm.api_key, str(record.uuid))
-        for rate in (polls, traffic.measure_posts(farm.url, farm.api_key)):
-            table.add_row(rate.name, f"{rate.per_second:.0f}", f"{rate.p50:.1f}", f"{rate.p99:.1f}")
+    """Polls of one job and jobs accepted: first with the worker held still, then while it renders what was accepted."""
+    title = f"One API process, {traffic.CONNECTIONS} connections"
+    table = Table("call", "worker", "per second", "p50, ms", "p99, ms", "API's CPU, ms a call", title=title)
+    with running_farm(FLUXFARM_RATE_LIMIT="0") as farm, Client(farm.url, farm.api_key) as client:
+        record = client.wait(client.submit(overhead.PROMPT, model=KLEIN_SMALL.slug, size="64x64", steps=1).uuid)
+        for worker, order in (("held still", signal.SIGSTOP), ("renders", signal.SIGCONT)):
+            os.kill(farm.pids["worker"], order)
+            for rate in (traffic.measure_polls(farm, str(record.uuid)), traffic.measure_posts(farm)):
+                figures = (rate.p50, rate.p99, rate.cpu)
+                table.add_row(rate.name, worker, f"{rate.per_second:.0f}", *(f"{one:.1f}" for one in figures))
     return table
 
 

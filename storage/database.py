@@ -28,6 +28,14 @@ STATEMENT_TIMEOUT: Final = 30_000  #: milliseconds after which the server gives 
 REST: Final = 1.0  #: seconds after which a pooled connection is asked whether it still lives
 PING: Final = 1.0  #: seconds that it may take to answer
 SILENCE: Final = STATEMENT_TIMEOUT / 1000 + 5  #: seconds after which a server that said nothing counts as gone
+ANSWER: Final = 4.0  #: the same for a statement that stands alone: a caller waits for it, and is told within 5 s
+#: what the kernel does about a server that went away without a word, also while nothing is sent; 9 seconds in all
+KEEPALIVES: Final[dict[str, Any]] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 10_000,
+}
 LOCK_TIMEOUT: Final = 3_000  #: milliseconds that a statement waits for a lock; longer, and callers would hang
 RETRY_AFTER: Final = 2.0  #: seconds that a caller is told to wait
 
@@ -40,8 +48,10 @@ def libpq_url(url: SecretStr) -> str:
     return f"postgresql://{rest}"
 
 
-def _note_rest(_connection: object, record: ConnectionPoolEntry) -> None:
+def _note_rest(connection: _Connection | None, record: ConnectionPoolEntry) -> None:
     record.info["rested_at"] = time.monotonic()
+    if connection is not None:  # it broke
+        connection.patience = SILENCE
 
 
 def _look_after_rest(connection: psycopg.Connection, record: ConnectionPoolEntry, _proxy: object) -> None:
@@ -70,9 +80,11 @@ def _answers(connection: psycopg.Connection) -> bool:
 class _Connection(psycopg.Connection[Any]):
     """Gives up a server that does not answer at all, where the driver would wait for ever."""
 
+    patience: float = SILENCE  #: seconds
+
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         try:
-            return super().wait(gen, interval, timeout or SILENCE)
+            return super().wait(gen, interval, timeout or self.patience)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:  # its answer is still to come
                 self.pgconn.finish()
@@ -112,10 +124,7 @@ class Database:
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT,
                 "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT} -c lock_timeout={LOCK_TIMEOUT}",
-                "keepalives_idle": 5,
-                "keepalives_interval": 2,
-                "keepalives_count": 2,
-                "tcp_user_timeout": 10_000,
+                **KEEPALIVES,
             },
         )
 
@@ -147,6 +156,9 @@ class Database:
             DatabaseUnavailable: as above.
         """
         with _translated(), Session(self._alone, expire_on_commit=False) as session:
+            connection = session.connection().connection.driver_connection
+            assert isinstance(connection, _Connection)
+            connection.patience = ANSWER
             yield session
 
     def check(self) -> None:
@@ -161,4 +173,4 @@ class Database:
 
 def connect(url: SecretStr) -> psycopg.Connection:
     """A plain connection outside the pool, for LISTEN."""
-    return psycopg.connect(libpq_url(url), autocommit=True, connect_timeout=CONNECT_TIMEOUT)
+    return psycopg.connect(libpq_url(url), autocommit=True, connect_timeout=CONNECT_TIMEOUT, **KEEPALIVES)

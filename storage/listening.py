@@ -10,7 +10,7 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from fluxfarm.errors import DatabaseUnavailable
-from storage.database import CONNECT_TIMEOUT, libpq_url
+from storage.database import CONNECT_TIMEOUT, KEEPALIVES, connect, libpq_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def listen(
         DatabaseUnavailable: the connection broke; the caller connects again and looks at what it may have missed.
     """
     try:
-        with psycopg.connect(libpq_url(url), autocommit=True, connect_timeout=CONNECT_TIMEOUT) as connection:
+        with connect(url) as connection:
             for channel in channels:
                 connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             if presence is not None:
@@ -54,7 +54,7 @@ async def listen_async(url: SecretStr, channels: tuple[str, ...]) -> AsyncIterat
     """
     try:
         connection = await psycopg.AsyncConnection.connect(
-            libpq_url(url), autocommit=True, connect_timeout=CONNECT_TIMEOUT
+            libpq_url(url), autocommit=True, connect_timeout=CONNECT_TIMEOUT, **KEEPALIVES
         )
         async with connection:
             for channel in channels:
