@@ -41,11 +41,14 @@ def show_traffic() -> Table:
     table = Table("call", "worker", "per second", "p50, ms", "p99, ms", "API's CPU, ms a call", title=title)
     with running_farm(FLUXFARM_RATE_LIMIT="0") as farm, Client(farm.url, farm.api_key) as client:
         record = client.wait(client.submit(overhead.PROMPT, model=KLEIN_SMALL.slug, size="64x64", steps=1).uuid)
-        for worker, order in (("held still", signal.SIGSTOP), ("renders", signal.SIGCONT)):
-            os.kill(farm.pids["worker"], order)
-            for rate in (traffic.measure_polls(farm, str(record.uuid)), traffic.measure_posts(farm)):
-                figures = (rate.p50, rate.p99, rate.cpu)
-                table.add_row(rate.name, worker, f"{rate.per_second:.0f}", *(f"{one:.1f}" for one in figures))
+        try:
+            for worker, order in (("held still", signal.SIGSTOP), ("renders", signal.SIGCONT)):
+                os.kill(farm.pids["worker"], order)
+                for rate in (traffic.measure_polls(farm, str(record.uuid)), traffic.measure_posts(farm)):
+                    figures = (rate.p50, rate.p99, rate.cpu)
+                    table.add_row(rate.name, worker, f"{rate.per_second:.0f}", *(f"{one:.1f}" for one in figures))
+        finally:
+            os.kill(farm.pids["worker"], signal.SIGCONT)  # or it could not end
     return table
 
 

@@ -23,7 +23,7 @@ REQUESTS = 3_000
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Requests a second and the time of one, in milliseconds; ``cpu`` is the API's processor time (NaN: not told here)."""
+    """Requests a second, the time of one in milliseconds, and the API's processor time for it (NaN: not told here)."""
 
     name: str
     per_second: float
