@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from api import errors
+from api.dashboard import app as dashboard
 from api.fal_proxy import FalProxy
 from api.farm import Farm, Fetch
 from api.openapi import Methods, describer
@@ -107,6 +108,7 @@ def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, 
     app.openapi = describer(app)  # type: ignore[method-assign]
     errors.install(app)
     app.add_middleware(FalProxy)
+    dashboard.install(app)
     app.add_middleware(Replies)
     return app
 

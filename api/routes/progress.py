@@ -21,6 +21,7 @@ from fluxfarm.errors import InvalidField
 from fluxfarm.jobs import JobState
 from fluxfarm.routing import RoutePlan
 from fluxfarm.scopes import Scope
+from storage.database import Session
 from storage.records import Job
 from storage.repository import explain, jobs, tenants, workers
 
@@ -92,24 +93,27 @@ def explain_job(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     """Why a job waits, or where it went."""
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        job = jobs.read(session, key.tenant_id, uuid)
-        standing = explain.standing(session, job) if job.status is JobState.QUEUED else None
-        cap = explain.reached_cap(session, job) if job.status is JobState.QUEUED else None
-        able = sum(job.queue in worker.queues for worker in workers.alive(session))
-        eta = explain.expected_end(session, job, standing, able)
+        found = explanation(session, jobs.read(session, key.tenant_id, uuid))
+    return reply(found)
+
+
+def explanation(session: Session, job: Job) -> Explanation:
+    """Why a job is where it is, at this moment."""
+    standing = explain.standing(session, job) if job.status is JobState.QUEUED else None
+    cap = explain.reached_cap(session, job) if job.status is JobState.QUEUED else None
+    able = sum(job.queue in worker.queues for worker in workers.alive(session))
+    eta = explain.expected_end(session, job, standing, able)
     place = None if standing is None else standing.before
-    return reply(
-        Explanation(
-            uuid=uuid,
-            status=job.status,
-            reason=_reason(job, place, able, cap),
-            queue=job.queue,
-            place=place,
-            workers=able,
-            retry_at=job.run_after,
-            eta=eta,
-            route=_route(job),
-        )
+    return Explanation(
+        uuid=job.uuid,
+        status=job.status,
+        reason=_reason(job, place, able, cap),
+        queue=job.queue,
+        place=place,
+        workers=able,
+        retry_at=job.run_after,
+        eta=eta,
+        route=_route(job),
     )
 
 

@@ -18,3 +18,12 @@ def made_by(session: Session, tenant_id: UUID, sha256: str) -> UUID | None:
         .where(Image.sha256 == sha256, Job.tenant_id == tenant_id)
         .limit(1)
     )
+
+
+def read(session: Session, tenant_id: UUID, uuid: UUID, n: int) -> Image | None:
+    """Picture ``n`` of the tenant's job; None: there is none."""
+    return session.scalar(
+        select(Image)
+        .join(Job, Job.uuid == Image.job_uuid)
+        .where(Image.job_uuid == uuid, Image.n == n, Job.tenant_id == tenant_id)
+    )

@@ -32,6 +32,7 @@ from storage.repository.tenants import Caller
 
 TABLE: Final = cast("Table", Job.__table__)
 EXTERNAL_ID: Final = "ix_jobs_external_id"  #: keeps external ids apart
+SEARCHED: Final = 20_000  #: prompts are in no index, so a search ends somewhere
 #: what an INSERT gives back
 MADE: Final = (TABLE.c.seq, TABLE.c.created_at, TABLE.c.cost, dispatch.SENT, dispatch.SLOTS)
 
@@ -72,6 +73,8 @@ class Filter:
     tag: str | None = None
     error: str | None = None
     external_id: str | None = None
+    model: str | None = None
+    words: str | None = None  #: in the prompt; looked for among the newest ``SEARCHED`` jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +333,14 @@ def filtered(query: AnySelect, tenant_id: UUID, wanted: Filter) -> AnySelect:
         query = query.where(Job.error["code"].astext == wanted.error)
     if wanted.external_id is not None:
         query = query.where(Job.external_id == wanted.external_id)
+    if wanted.model is not None:
+        query = query.where(Job.model == wanted.model)
+    if wanted.words is not None:
+        newest = select(Job.seq).where(Job.tenant_id == tenant_id).order_by(Job.seq.desc()).limit(SEARCHED)
+        query = query.where(
+            Job.seq.in_(newest),
+            Job.request["prompt"].astext.icontains(wanted.words, autoescape=True),
+        )
     return query
 
 

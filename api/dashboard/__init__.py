@@ -1,0 +1,1 @@
+"""The dashboard: pages on the API process, by the same functions that the native API calls."""

@@ -1,0 +1,33 @@
+"""The dashboard as an application of its own below ``/dashboard``: its errors are pages, no description names it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import RedirectResponse
+
+from api.dashboard import faults, jobs, login, overview, pictures, playground, sessions, statics
+from api.dashboard.door import Door
+
+ROUTERS: Final = (login, overview, playground, jobs, pictures, statics)
+front: Final = APIRouter(include_in_schema=False)
+
+
+@front.get("/")
+@front.get(sessions.PATH)
+async def enter() -> RedirectResponse:
+    """Whoever types the farm's address wants to see it."""
+    return RedirectResponse(f"{sessions.PATH}/", 307)
+
+
+def install(app: FastAPI) -> None:
+    """Put the dashboard on the application, whose parts it shares."""
+    inside = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    inside.state = app.state
+    for module in ROUTERS:
+        inside.include_router(module.router)
+    faults.install(inside)
+    app.include_router(front)
+    app.mount(sessions.PATH, inside)
+    app.add_middleware(Door)

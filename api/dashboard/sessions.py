@@ -1,0 +1,65 @@
+"""A session of the dashboard: the API key, sealed in a cookie that only the farm can open.
+
+Nothing is kept on the farm. Each page authenticates the key anew, so a session ends with its key: revoked, expired,
+rotated and past its grace. ``docs/decisions/0015`` has the reasons.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import Response
+from starlette.requests import cookie_parser
+
+from api.farm import Farm
+from fluxfarm.errors import FluxfarmError
+from storage.sealing import Sealer
+
+COOKIE: Final = "fluxfarm_session"
+PATH: Final = "/dashboard"
+LIFE: Final = 12 * 3600  #: seconds
+OVER: Final = "The session is over; log in again, what you typed stays in the page."
+PURPOSE: Final = "dashboard-1"  #: other things are sealed with the same key
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Who is logged in: the key's text, and when the session ends (seconds since 1970)."""
+
+    secret: str
+    until: int
+
+
+def begin(farm: Farm, response: Response, secret: str) -> None:
+    """Log the holder of the key in."""
+    said = {"for": PURPOSE, "secret": secret, "until": int(time.time()) + LIFE}
+    response.set_cookie(
+        COOKIE,
+        farm.sealer.seal(json.dumps(said)),
+        max_age=LIFE,
+        path=PATH,
+        secure=farm.settings.base_url.startswith("https:"),
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def end(response: Response) -> None:
+    """Log out."""
+    response.delete_cookie(COOKIE, path=PATH, httponly=True, samesite="strict")
+
+
+def find(sealer: Sealer, cookies: str) -> Visit | None:
+    """The session in a ``Cookie`` header; None: there is none, it is over, or nobody here sealed it."""
+    sealed = cookie_parser(cookies).get(COOKIE)
+    if not sealed:
+        return None
+    try:
+        said = json.loads(sealer.open(sealed))
+        found = Visit(said["secret"], said["until"]) if said["for"] == PURPOSE else None
+    except (FluxfarmError, ValueError, KeyError, TypeError):
+        return None
+    return found if found is not None and found.until > time.time() else None

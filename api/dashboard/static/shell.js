@@ -1,0 +1,93 @@
+// What every page needs: a word to the visitor, calls of the native API by the session, streams that come back.
+
+const root = "/dashboard";
+
+/** Say something at the top of the page; `link` is [address, word]. Empty: say nothing any more. */
+export function say(text, link) {
+  const notice = document.getElementById("notice");
+  if (!notice) return;
+  notice.replaceChildren(text);
+  if (link) {
+    const anchor = document.createElement("a");
+    [anchor.href, anchor.textContent] = link;
+    notice.append(" ", anchor);
+  }
+  notice.hidden = !text;
+}
+
+export const toLogin = () => [`${root}/login?next=${encodeURIComponent(location.pathname.slice(root.length) + location.search)}`, "Log in"];
+
+/** An error of the farm, with its sentence and its code. */
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(problem.detail || "The farm did not answer as expected; try again.");
+    this.status = status;
+    this.code = problem.code;
+    this.problem = problem;
+  }
+}
+
+/** Call the native API with the session's key; gives the JSON of its reply. */
+export async function call(path, { method = "GET", body, text, form, headers = {} } = {}) {
+  const options = { method, headers: { ...headers } };
+  if (form) options.body = form;
+  else if (body !== undefined || text !== undefined) {
+    options.body = text ?? JSON.stringify(body);
+    options.headers["Content-Type"] = "application/json";
+  }
+  let reply;
+  try {
+    reply = await fetch(root + path, options);
+  } catch {
+    throw new Refused(0, { detail: "The farm cannot be reached. Nothing is lost: try again in a moment.", code: "unreachable" });
+  }
+  if (reply.status === 204) return null;
+  const told = await reply.json().catch(() => ({}));
+  if (!reply.ok) {
+    if (reply.status === 401) say("The session is over; what you typed stays here.", toLogin());
+    throw new Refused(reply.status, told);
+  }
+  return told;
+}
+
+/** Follow a stream; it comes back by itself, and says so while it is away. Gives the EventSource. */
+export function follow(address, handlers, { onState = () => {} } = {}) {
+  const source = new EventSource(address);
+  source.onopen = () => { say(""); onState("on"); };
+  source.onerror = () => {
+    onState("off");
+    if (source.readyState === EventSource.CLOSED) say("Live updates ended. Load the page again, or log in if the session is over.", toLogin());
+    else say("The line to the farm is cut; this page goes on by itself when it is back.");
+  };
+  for (const [name, handle] of Object.entries(handlers)) source.addEventListener(name, (event) => handle(JSON.parse(event.data), event));
+  return source;
+}
+
+export const element = (tag, attributes = {}, ...children) => {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === false || value === null || value === undefined) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+};
+
+/** A picture at full size, closed by a click or Escape. */
+export function zoom(address, alt) {
+  const view = document.getElementById("zoom");
+  if (!view) return;
+  const picture = view.querySelector("img");
+  picture.src = address;
+  picture.alt = alt;
+  view.showModal();
+}
+
+document.getElementById("zoom")?.addEventListener("click", (event) => event.currentTarget.close());
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a.zoom");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  zoom(link.href, link.querySelector("img")?.alt || "");
+});

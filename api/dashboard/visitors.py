@@ -1,0 +1,68 @@
+"""Who looks at a page: the holder of a session, whose key is asked for its scopes on every page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.auth import allowed
+from api.dashboard import sessions
+from api.farm import Farm, FarmPart
+from fluxfarm.errors import Unauthorized
+from fluxfarm.scopes import Scope
+from storage.database import Session
+from storage.repository import policies, tenants
+from storage.repository.tenants import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """A visitor within a transaction."""
+
+    session: Session
+    caller: Caller
+    tenant: str
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether the farm as a whole may be shown."""
+        return Scope.OPERATOR in self.caller.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """The holder of a session."""
+
+    farm: Farm
+    secret: str
+
+    @contextmanager
+    def looking(self, scope: Scope = Scope.READ) -> Iterator[Looking]:
+        """One transaction of somebody whose key has the scope.
+
+        Raises:
+            Unauthorized: the key was revoked or has expired meanwhile.
+            Forbidden: it lacks the scope.
+        """
+        with self.farm.database.transaction() as session:
+            caller = allowed(tenants.authenticate(session, self.secret), scope)
+            yield Looking(session, caller, policies.read(session, caller.tenant_id).name)
+
+
+async def visitor(request: Request, farm: FarmPart) -> Visitor:
+    """The holder of the session.
+
+    Raises:
+        Unauthorized: nobody is logged in, or not any more.
+    """
+    visit = sessions.find(farm.sealer, request.headers.get("cookie", ""))
+    if visit is None:
+        raise Unauthorized(sessions.OVER)
+    return Visitor(farm, visit.secret)
+
+
+VisitorPart = Annotated[Visitor, Depends(visitor)]

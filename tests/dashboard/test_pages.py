@@ -1,0 +1,222 @@
+"""Every page with something on it: its headers, its texts as texts, and what happens when a thing is gone."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from PIL import Image as Pillow
+from starlette.testclient import TestClient
+
+from storage.database import Database
+from storage.objects import ObjectStore
+from storage.records import Tenant
+from storage.repository import tenants
+from storage.thumbnails import SIDE, shrink, thumbnail_key
+from tests.api.samples import Hand, body, picture
+from tests.dashboard.conftest import OURS, log_in
+
+NASTY = """<script>alert(1)</script>'"><img src=x onerror=alert(1)>{{ 7*7 }}"""
+PAGES = ("/", "/jobs", "/playground")
+
+
+def post(browser: TestClient, prompt: str = "a fox", **changes: object) -> str:
+    made = browser.post("/dashboard/v1/jobs", json=body({"prompt": prompt}, **changes))
+    assert made.status_code == 202, made.text
+    return str(made.json()["aiRecord"]["uuid"])
+
+
+def test_pages_load_nothing_from_elsewhere_and_run_no_script_of_their_own(browser: TestClient) -> None:
+    for path in (*PAGES, "/login", "/nothing", "/jobs/nonsense"):
+        check_page(browser.get(f"/dashboard{path}"))
+
+
+def check_page(page: httpx.Response) -> None:
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["cache-control"] == "no-store"
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert not re.findall(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=|javascript:", page.text)
+    for address in re.findall(r'(?:src|href|action)="([^"]*)"', page.text):
+        assert address.startswith(("/dashboard", "#", "http://127.0.0.1:5555")), address
+
+
+def test_a_prompt_is_a_text_everywhere(browser: TestClient, hand: Hand) -> None:
+    uuid = post(browser, NASTY, tags=["<b>tag</b>", "playground"])
+    hand.finish(hand.claim(uuid))
+    for path in ("/jobs", f"/jobs/{uuid}", "/playground", f"/playground?like={uuid}", f"/jobs?q={NASTY[:20]}"):
+        page = browser.get(f"/dashboard{path}")
+        assert page.status_code == 200, path
+        assert "<script>alert" not in page.text
+        assert "<img src=x" not in page.text
+        assert "<b>tag" not in page.text
+        assert "{{ 7*7 }}" in page.text or path.startswith("/jobs?q")
+
+
+def test_the_overview_counts_what_waits_and_hides_it_from_others(
+    browser: TestClient, app: FastAPI, database: Database
+) -> None:
+    post(browser)
+    with database.transaction() as session:
+        rival = tenants.ensure_tenant(session, "rival")
+        _, theirs = tenants.create_key(session, rival.id, "theirs", ["read"])
+    assert "acme" in browser.get("/dashboard/").text
+    with TestClient(app, headers=OURS, follow_redirects=False) as other:
+        log_in(other, theirs)
+        page = other.get("/dashboard/").text
+        assert "The queue is empty" in page
+        assert "acme" not in page
+
+
+def test_jobs_are_found_by_words_state_and_id(browser: TestClient) -> None:
+    uuid = post(browser, "a red fox, 100% wool")
+    post(browser, "a blue heron")
+    assert browser.get(f"/dashboard/jobs?q={uuid}").headers["location"] == f"/dashboard/jobs/{uuid}"
+    for query, seen, unseen in (
+        ("q=RED+FOX", "red fox", "heron"),
+        ("q=100%25", "red fox", "heron"),
+        ("q=%25", "red fox", "heron"),
+        ("status=QUEUED&q=heron", "heron", "red fox"),
+        ("status=FAILED", "No such job", "heron"),
+        ("status=NONSENSE&tag=&campaign=", "heron", "No such job"),
+    ):
+        page = browser.get(f"/dashboard/jobs?{query}").text
+        assert seen in page, query
+        assert unseen not in page, query
+
+
+def test_a_job_s_page_tells_its_end_and_what_can_be_done(browser: TestClient, hand: Hand) -> None:
+    uuid = post(browser)
+    assert f'action="/dashboard/jobs/{uuid}/cancel"' in browser.get(f"/dashboard/jobs/{uuid}").text
+    stopped = browser.post(f"/dashboard/jobs/{uuid}/cancel")
+    assert (stopped.status_code, stopped.headers["location"]) == (303, f"/dashboard/jobs/{uuid}")
+    page = browser.get(f"/dashboard/jobs/{uuid}").text
+    assert "The caller canceled the job." in page
+    assert "Try again" in page
+    again = browser.post(f"/dashboard/jobs/{uuid}/retry").headers["location"]
+    assert "another job" in browser.get(again).text
+    second = browser.post(f"/dashboard/jobs/{uuid}/cancel")
+    assert second.status_code == 409
+    assert "is already CANCELED" in second.text
+    new = again.rpartition("/")[2]
+    hand.finish(hand.claim(new))
+    page = browser.get(again).text
+    assert f"/dashboard/pictures/{new}/0" in page
+    assert "Where the time went" in page
+    assert browser.post(f"/dashboard/jobs/{new}/erase").headers["location"] == "/dashboard/jobs"
+    gone = browser.get(again)
+    assert gone.status_code == 404
+    assert "It may have been deleted" in gone.text
+
+
+def test_a_key_that_may_only_read_sees_no_buttons_and_may_press_none(
+    browser: TestClient, visitor: TestClient, database: Database, tenant: Tenant
+) -> None:
+    uuid = post(browser)
+    with database.transaction() as session:
+        _, key = tenants.create_key(session, tenant.id, "reader", ["read"])
+    log_in(visitor, key)
+    assert f'action="/dashboard/jobs/{uuid}/cancel"' not in visitor.get(f"/dashboard/jobs/{uuid}").text
+    refused = visitor.post(f"/dashboard/jobs/{uuid}/cancel")
+    assert refused.status_code == 403
+    assert "lacks the scope &#39;render&#39;" in refused.text
+
+
+def test_another_tenant_s_things_do_not_exist(
+    browser: TestClient, app: FastAPI, database: Database, hand: Hand
+) -> None:
+    uuid = post(browser)
+    hand.finish(hand.claim(uuid))
+    with database.transaction() as session:
+        rival = tenants.ensure_tenant(session, "rival")
+        _, theirs = tenants.create_key(session, rival.id, "theirs", ["read", "render"])
+    with TestClient(app, headers=OURS, follow_redirects=False) as other:
+        log_in(other, theirs)
+        for path in ("jobs/{}", "pictures/{}/0", "thumbnails/{}/0", "jobs/{}/provenance/0", "playground?like={}"):
+            assert other.get(f"/dashboard/{path.format(uuid)}").status_code == 404, path
+
+
+def test_small_pictures_are_made_once_and_kept_beside_the_picture(
+    browser: TestClient, hand: Hand, store: ObjectStore
+) -> None:
+    uuid = post(browser)
+    (key,) = hand.finish(hand.claim(uuid), (picture(1200, 600),))
+    first = browser.get(f"/dashboard/thumbnails/{uuid}/0")
+    assert (first.status_code, first.headers["content-type"]) == (200, "image/webp")
+    assert "max-age" in first.headers["cache-control"]
+    assert store.get(thumbnail_key(key)) == first.content
+    assert len(first.content) < 4_000
+    assert browser.get(f"/dashboard/thumbnails/{uuid}/0").content == first.content
+    assert browser.get(f"/dashboard/thumbnails/{uuid}/1").status_code == 404
+    browser.post(f"/dashboard/jobs/{uuid}/erase")
+    assert store.stat(thumbnail_key(key)) is None
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "GIF"])
+def test_every_format_of_the_farm_gets_a_small_picture(kind: str) -> None:
+    with Pillow.open(io.BytesIO(shrink(picture(800, 500, kind)))) as small:
+        assert (small.format, small.size) == ("WEBP", (SIDE, SIDE * 5 // 8))
+
+
+def test_a_picture_opens_under_the_name_that_the_visitor_knows(browser: TestClient, hand: Hand) -> None:
+    uuid = post(browser)
+    hand.finish(hand.claim(uuid))
+    link = browser.get(f"/dashboard/pictures/{uuid}/0").headers["location"]
+    assert link.startswith("/objects/")
+    assert browser.get(link).content == picture()
+    saved = browser.get(browser.get(f"/dashboard/pictures/{uuid}/0?download=1").headers["location"])
+    assert saved.headers["content-disposition"].startswith("attachment")
+
+
+def test_the_playground_works_without_a_script(browser: TestClient) -> None:
+    form = {"model": "fluxfarm/flux-2-klein-small", "prompt": "a fox", "size": "64x64", "steps": "2", "seed": "7"}
+    made = browser.post("/dashboard/playground", data=form)
+    assert made.status_code == 303
+    uuid = made.headers["location"].rpartition("/")[2]
+    record = browser.get(f"/dashboard/v1/jobs/{uuid}").json()["aiRecord"]
+    assert record["aiRecordDetail"]["promptObject"] == {
+        "prompt": "a fox", "size": "64x64", "num_inference_steps": 2, "seed": 7,
+    }  # fmt: skip
+    for wrong in ({"steps": "many"}, {"guidance": "x"}, {"size": "0x0"}, {"model": "nonsense"}, {"prompt": ""}):
+        refused = browser.post("/dashboard/playground", data=form | wrong)
+        assert 400 <= refused.status_code < 500, wrong
+        assert "<h1>" in refused.text
+
+
+def test_a_form_that_is_too_large_is_refused_before_it_is_read(browser: TestClient) -> None:
+    refused = browser.post("/dashboard/playground", data={"prompt": "x" * 100_000})
+    assert refused.status_code == 413
+    assert "Make it smaller" in refused.text
+    streamed = browser.post("/dashboard/playground", content=iter([b"prompt=x"]))
+    assert streamed.status_code == 400
+
+
+def test_what_is_not_there_is_a_page_that_says_so(browser: TestClient) -> None:
+    for path in ("/nothing", "/jobs/nonsense", f"/jobs/{UUID(int=7)}", "/pictures/1/1", "/jobs?cursor=!"):
+        page = browser.get(f"/dashboard{path}")
+        assert page.status_code in (400, 404), path
+        assert page.headers["content-type"].startswith("text/html"), path
+        assert "To the overview" in page.text, path
+
+
+def test_the_address_of_the_farm_leads_to_the_dashboard(visitor: TestClient) -> None:
+    for path in ("/", "/dashboard"):
+        assert visitor.get(path).headers["location"] == "/dashboard/"
+    assert "/dashboard" not in json.dumps(visitor.get("/openapi.json").json()["paths"])
+
+
+def test_static_files_may_be_kept_and_nothing_else_is_served(visitor: TestClient) -> None:
+    page = visitor.get("/dashboard/login").text
+    (style,) = re.findall(r'href="([^"]+\.css)"', page)
+    found = visitor.get(style)
+    assert found.headers["content-type"].startswith("text/css")
+    assert "immutable" in found.headers["cache-control"]
+    for name in ("../pages.py", "..%2fpages.py", "base.html", "nothing.css"):
+        assert visitor.get(f"{style.rpartition('/')[0]}/{name}").status_code == 404, name
