@@ -7,10 +7,10 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import RedirectResponse
 
-from api.dashboard import faults, jobs, login, overview, pictures, playground, sessions, statics
+from api.dashboard import faults, gallery, jobs, login, overview, pictures, playground, sessions, statics
 from api.dashboard.door import Door
 
-ROUTERS: Final = (login, overview, playground, jobs, pictures, statics)
+ROUTERS: Final = (login, overview, playground, jobs, gallery, pictures, statics)
 front: Final = APIRouter(include_in_schema=False)
 
 

@@ -26,6 +26,7 @@ PLACES: Final = (
     ("/", "Overview", "overview"),
     ("/playground", "Playground", "playground"),
     ("/jobs", "Jobs", "jobs"),
+    ("/gallery", "Gallery", "gallery"),
 )
 
 environment: Final = Environment(

@@ -22,7 +22,7 @@ from tests.api.samples import Hand, body, picture
 from tests.dashboard.conftest import OURS, log_in
 
 NASTY = """<script>alert(1)</script>'"><img src=x onerror=alert(1)>{{ 7*7 }}"""
-PAGES = ("/", "/jobs", "/playground")
+PAGES = ("/", "/jobs", "/playground", "/gallery")
 
 
 def post(browser: TestClient, prompt: str = "a fox", **changes: object) -> str:
@@ -51,7 +51,14 @@ def check_page(page: httpx.Response) -> None:
 def test_a_prompt_is_a_text_everywhere(browser: TestClient, hand: Hand) -> None:
     uuid = post(browser, NASTY, tags=["<b>tag</b>", "playground"])
     hand.finish(hand.claim(uuid))
-    for path in ("/jobs", f"/jobs/{uuid}", "/playground", f"/playground?like={uuid}", f"/jobs?q={NASTY[:20]}"):
+    for path in (
+        "/jobs",
+        f"/jobs/{uuid}",
+        "/playground",
+        f"/playground?like={uuid}",
+        "/gallery",
+        f"/jobs?q={NASTY[:20]}",
+    ):
         page = browser.get(f"/dashboard{path}")
         assert page.status_code == 200, path
         assert "<script>alert" not in page.text
@@ -173,6 +180,19 @@ def test_a_picture_opens_under_the_name_that_the_visitor_knows(browser: TestClie
     assert browser.get(link).content == picture()
     saved = browser.get(browser.get(f"/dashboard/pictures/{uuid}/0?download=1").headers["location"])
     assert saved.headers["content-disposition"].startswith("attachment")
+
+
+def test_the_wall_tells_sizes_in_pages(browser: TestClient, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.dashboard.gallery.MORE", 2)
+    made = [post(browser, f"fox {n}", tags=["wall"]) for n in range(3)]
+    post(browser, "without a picture")
+    for uuid in made:
+        hand.finish(hand.claim(uuid))
+    first = browser.get("/dashboard/gallery/pictures?tag=wall").json()
+    assert [one["id"] for one in first["data"]] == [f"{made[2]}/0", f"{made[1]}/0"]
+    assert first["data"][0] | {"id": ""} == {"id": "", "w": 96, "h": 64, "p": "fox 2"}
+    last = browser.get(f"/dashboard/gallery/pictures?tag=wall&cursor={first['next']}").json()
+    assert last == {"data": [{"id": f"{made[0]}/0", "w": 96, "h": 64, "p": "fox 0"}], "next": None}
 
 
 def test_the_playground_works_without_a_script(browser: TestClient) -> None:
