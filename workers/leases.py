@@ -14,9 +14,9 @@ import structlog
 
 from fluxfarm.errors import Canceled, DatabaseUnavailable, LeaseLost, RenderError
 from fluxfarm.routing import RoutePlan
-from storage.database import Database
+from storage.database import Database, Session
 from storage.listening import Notice, listen
-from storage.repository import attempts
+from storage.repository import attempts, jobs
 from storage.repository.calls import CALL_HINT
 from storage.repository.events import EVERY_ATTEMPT, JOB_STOPPED
 from storage.repository.turns import Claim
@@ -49,6 +49,11 @@ class Held:
         """
         self.progress = (step, steps)
         self.check()
+
+    def stop(self, why: RenderError) -> None:
+        """Let the renderer stop, at once if it waits; the first reason counts."""
+        self.stopped = self.stopped or why
+        self.woken.set()
 
     def check(self) -> None:
         """Raise what ``on_step`` raises; also true to a process that was frozen, as it asks the clock itself."""
@@ -145,7 +150,7 @@ class LeaseKeeper:
             if str(held.claim.uuid) != uuid:
                 continue
             if notice.channel == JOB_STOPPED and attempt in {EVERY_ATTEMPT, str(held.claim.attempt)}:
-                held.stopped = held.stopped or Canceled("The job was stopped.")
+                held.stop(Canceled("The job was stopped."))
             held.woken.set()
 
     def _snapshot(self) -> list[Held]:
@@ -168,17 +173,26 @@ class LeaseKeeper:
         claim = held.claim
         with self._database.transaction() as session:
             counts = attempts.report(session, claim.uuid, claim.attempt, *progress)
+            why = None if counts else _why(session, claim)
         held.reported = progress
-        if not counts and held.stopped is None:
-            held.stopped = LeaseLost("Another attempt owns the job.")
+        if why is not None:
+            held.stop(why)
 
     def _renew(self, now: float) -> None:
         held = self._snapshot()
         pairs = [(one.claim.uuid, one.claim.attempt) for one in held]
         with self._database.transaction() as session:
             kept = attempts.renew(session, pairs, self._lease)
+            lost = [(one, _why(session, one.claim)) for one in held if (one.claim.uuid, one.claim.attempt) not in kept]
         for one in held:
             if (one.claim.uuid, one.claim.attempt) in kept:
                 one.renewed_at = now
-            elif one.stopped is None:
-                one.stopped = LeaseLost("Another attempt owns the job.")
+        for one, why in lost:
+            one.stop(why)
+
+
+def _why(session: Session, claim: Claim) -> RenderError:
+    """Why an attempt's write found nothing to change: a cancel may be seen here before its notice is heard."""
+    if jobs.is_canceled(session, claim.uuid):
+        return Canceled("The job was stopped.")
+    return LeaseLost("Another attempt owns the job.")

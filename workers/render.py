@@ -299,8 +299,7 @@ def _abandon(worker: RenderWorker, held: Held, error: Canceled | LeaseLost) -> s
         return error.code
     if not lost:
         return JobState.SUCCESS.value
-    if isinstance(error, Canceled):
-        worker.provider.wind_up(held)
+    worker.provider.wind_up(held)
     _sweep(worker, held)
     return error.code
 

@@ -300,6 +300,11 @@ def is_alive(session: Session, uuid: UUID) -> bool:
     return found is not None and not found.is_final
 
 
+def is_canceled(session: Session, uuid: UUID) -> bool:
+    """Whether the caller, a budget or a deadline stopped the job."""
+    return session.scalar(select(Job.status).where(Job.uuid == uuid)) is JobState.CANCELED
+
+
 def cost(session: Session, uuid: UUID) -> Decimal:
     """USD that the job has cost so far."""
     return session.scalar(select(Job.cost).where(Job.uuid == uuid)) or Decimal(0)

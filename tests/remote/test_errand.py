@@ -104,12 +104,15 @@ def test_nobody_else_is_asked_where_the_caller_named_one(office: Office) -> None
     assert office.stubs["replicate"].submits == 0
 
 
-def test_a_busy_provider_is_asked_twice_then_the_next_one(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("fault", "submits"), [("no-runner", 2), ("busy", 1)], ids=["says-nothing", "asks-for-7-s"])
+def test_a_busy_provider_is_asked_twice_unless_it_asks_for_too_long_a_pause(
+    office: Office, monkeypatch: pytest.MonkeyPatch, fault: str, submits: int
+) -> None:
     monkeypatch.setattr("workers.providers.errand.LONGEST_BACKOFF", 0.05)
-    office.stubs["fal"].plan.extend(["busy", "busy"])
+    office.stubs["fal"].plan.extend([fault, fault])
     record = office.render()
     assert attempts_of(record) == [("fal", "provider_busy"), ("replicate", None)]
-    assert office.stubs["fal"].submits == 2
+    assert office.stubs["fal"].submits == submits
 
 
 def test_a_refused_account_is_off_until_somebody_looks(office: Office) -> None:
@@ -206,7 +209,12 @@ def test_an_intent_without_a_ticket_is_reported_not_repeated(office: Office, dat
     assert office.stubs["fal"].submits == 0
 
 
-def test_a_cancel_reaches_the_provider(office: Office) -> None:
+@pytest.mark.parametrize("heard", [True, False], ids=["notice", "renewal"])
+def test_a_cancel_reaches_the_provider(office: Office, monkeypatch: pytest.MonkeyPatch, heard: bool) -> None:
+    """Also where the lease keeper meets the end in the record before it has heard the notice."""
+    if not heard:
+        monkeypatch.setattr("workers.leases.LeaseKeeper._hear", lambda _keeper, _notice: None)
+        office.worker.leases._renewal = 0.2  # seconds, else the test takes ten
     uuid = office.post("a fox [stuck]")["uuid"]
     worker = office.beside(lambda: office.work(uuid))
     end = time.monotonic() + 10

@@ -56,7 +56,7 @@ class Renderer(Protocol):
         """Draw what the held job asks for; raises leaves of ``RenderError``."""
 
     def wind_up(self, held: Held) -> None:
-        """The job was stopped by its owner: stop what still runs for it elsewhere."""
+        """The attempt is over without a result: if the job is over too, stop what still runs for it elsewhere."""
 
     def give_up_device(self) -> None:
         """No render on this device can be trusted any more."""

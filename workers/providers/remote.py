@@ -109,7 +109,7 @@ class RemoteRenderer:
         return f"{self.settings.base_url}/v1/inbound/{remote.name}/{nonce}"
 
     def wind_up(self, held: Held) -> None:
-        """Cancel the open calls of a job that its owner stopped; what a provider cannot take back is paid.
+        """Cancel the open calls of a job that is over; what a provider cannot take back is paid.
 
         A job that only went to another attempt keeps its calls: that one follows them.
         """
