@@ -37,10 +37,11 @@ class Jwks:
         self._asked_at = -JWKS_SECONDS
 
     def keys(self, *, fresh: bool) -> tuple[Ed25519PublicKey, ...]:
-        """The keys; ``fresh``: a signature fitted none of those that are known.
+        """The keys; ``fresh``: a signature fitted none of those that are known, which any stranger can bring about.
 
         Raises:
-            UnreachableUrl, ForbiddenUrl: they cannot be fetched, and none are known.
+            UnreachableUrl: they cannot be fetched, and none are known.
+            ForbiddenUrl: fal's name leads to a private address.
         """
         with self._lock:
             age = time.monotonic() - self._asked_at
@@ -54,5 +55,5 @@ class Jwks:
     def _read(self) -> tuple[Ed25519PublicKey, ...]:
         try:
             return read_jwks(json.loads(self._get()))
-        except ValueError:
+        except (ValueError, UnreachableUrl):
             return ()

@@ -83,6 +83,7 @@ class Order:
     wish: SizeWish
     prompt_object: dict[str, Any]  #: what the record echoes
     images: tuple[Source, ...] = ()
+    own_fields: tuple[str, ...] = ()  #: options that somebody who may render must know, as they are a provider's own
     image_fields: tuple[str, ...] = ()  #: what the caller calls each of them, when not promptObject.images.0 and so on
     routing: Wish = field(default_factory=Wish)  #: who may render it
     lane: Lane = Lane.INTERACTIVE

@@ -11,7 +11,7 @@ from uuid import UUID
 from api.farm import Farm
 from fluxfarm.catalog import find_model
 from fluxfarm.costs import gpu_seconds
-from fluxfarm.errors import InvalidField, NoRoute
+from fluxfarm.errors import InvalidField, NoRoute, UnknownField
 from fluxfarm.licences import Permit
 from fluxfarm.pricing import SMALLEST
 from fluxfarm.remotes import AUTO, LOCAL, Remotes
@@ -68,6 +68,29 @@ class Surroundings:
     health: HealthBoard
     own_keys: frozenset[str] = frozenset()
     workers: int = 0  #: slots of live ones that render the model
+
+    def check_fields(self, names: Sequence[str], model: str, wish: Wish) -> None:
+        """Each of these fields must be the own one of somebody who may render the model.
+
+        Raises:
+            UnknownField: it is nobody's.
+        """
+        if not names:
+            return
+        models = (model, *wish.with_substitutes(model, self.permit.allows).substitutes)
+        known = {
+            name
+            for remote in (self.remotes.values() if self.remotes.enabled else ())
+            if wish.rank(remote.name) is not None and (remote.is_configured or remote.name in self.own_keys)
+            for offer in map(remote.offer, models)
+            if offer is not None
+            for name in offer.extras
+        }
+        for name in names:
+            if name not in known:
+                wanted = ", ".join(wish.places)
+                message = f"{name!r} is a field of providers that may not render this ({model}; {wanted})."
+                raise UnknownField(message, param=f"promptObject.{name}")
 
     def choose(
         self,

@@ -304,6 +304,7 @@ def routed(
     ]
     request = order.with_references([key for key, _ in places], places[0][1] if places else None)
     around = survey(farm, session, entry.tenant_id, request.model, order.routing, entry.health, entry.permit)
+    around.check_fields(order.own_fields, request.model, order.routing)
     choose = partial(around.choose, request, [size for _, size in places], order.routing, deadline=order.deadline)
     return entry.new_job(request, choose()), choose
 

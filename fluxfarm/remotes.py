@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Final, Literal, Self
 
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from fluxfarm.catalog import MODELS, find_model
 from fluxfarm.errors import InvalidField, ModelNotFound
 from fluxfarm.offers import KINDS, OFFERS, Offer, openai_offers
+from fluxfarm.pricing import PerImage
 from fluxfarm.settings import Settings
 
 Protocol = Literal["fal", "replicate", "bfl", "cloudflare", "onemin", "openai"]
@@ -21,6 +22,7 @@ LOCAL: Final = "local"  #: the farm's own workers
 AUTO: Final = "auto"
 NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 OPENAI: Final = "FLUXFARM_OPENAI_ENDPOINTS"
+PRICES: Final = "FLUXFARM_PRICES"
 
 IN_FLIGHT: Final = {"bfl": 24}  #: calls of one account at a time; more are refused
 PER_MINUTE: Final = {"replicate": 600, "cloudflare": 720}  #: submits of one account
@@ -70,7 +72,7 @@ class Remotes(Mapping[str, Remote]):
         """Those of the settings.
 
         Raises:
-            InvalidField: an endpoint that cannot be read; no key is repeated.
+            InvalidField: an endpoint or a price that cannot be read; no key is repeated.
         """
         own: tuple[tuple[Protocol, str, SecretStr, str], ...] = (
             ("fal", settings.fal_url, settings.fal_key, ""),
@@ -91,6 +93,7 @@ class Remotes(Mapping[str, Remote]):
             for name, url, key, account_id in own
         )
         remotes += tuple(_endpoints(settings.openai_endpoints.get_secret_value()))
+        remotes = _priced(remotes, settings.prices)
         configured = any(remote.is_configured for remote in remotes)
         return cls(remotes, enabled=settings.remote == "on" or (settings.remote == "auto" and configured))
 
@@ -110,6 +113,26 @@ class Remotes(Mapping[str, Remote]):
     def configured(self) -> tuple[Remote, ...]:
         """Those that the operator pays for."""
         return tuple(remote for remote in self.values() if remote.is_configured)
+
+
+def _priced(remotes: tuple[Remote, ...], text: str) -> tuple[Remote, ...]:
+    """With the operator's own prices, ``provider/model=USD`` of one image, separated by commas."""
+    found = {remote.name: {offer.model: offer for offer in remote.offers} for remote in remotes}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        place, _, amount = entry.partition("=")
+        name, _, model = place.partition("/")
+        try:
+            price = Decimal(amount.strip())
+            offers = found[name.strip()]
+            offer = offers[find_model(model.strip()).slug]
+        except (InvalidOperation, KeyError, ModelNotFound):
+            price, offer = Decimal(-1), None
+        if offer is not None and price.is_finite() and price >= 0:
+            offers[offer.model] = replace(offer, tariff=PerImage(price), price_source="the settings")
+        else:
+            message = f"{PRICES}: {entry[:80]!r} is not provider/model=USD of a model that the provider offers."
+            raise InvalidField(message, param=PRICES)
+    return tuple(replace(remote, offers=tuple(found[remote.name].values())) for remote in remotes)
 
 
 def _endpoints(text: str) -> Iterator[Remote]:

@@ -268,6 +268,14 @@ class Settings(BaseSettings):
             "`together` and `deepinfra` bring their own models; any other is taken for another Fluxfarm."
         ),
     )
+    prices: str = Field(
+        "",
+        alias="FLUXFARM_PRICES",
+        description=(
+            "Your own prices in place of the price lists: `provider/model=USD` of one image, separated by commas, as "
+            "`fal/black-forest-labs/flux-2-dev=0.010`."
+        ),
+    )
     remote_slots: int = Field(
         32, alias="FLUXFARM_REMOTE_SLOTS", ge=1, le=256, description="Jobs that one remote worker waits for at once."
     )

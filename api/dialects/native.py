@@ -7,8 +7,9 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from api.dialects import extras
 from api.order import MATCH_INPUT, Inline, Linked, Order, SizeWish, Source, Uploaded
 from api.strict import Strict, future, read
 from fluxfarm.catalog import MODELS, ModelProfile, find_model
@@ -37,6 +38,8 @@ class PromptObject(Strict):
 
     The record echoes it as it came, except that a data URI is shortened to its type and the SHA-256 of its bytes.
     """
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["properties"].update(extras.schema()))
 
     prompt: str = Field(
         description="What to draw; 1 to 4,000 characters.",
@@ -197,7 +200,8 @@ def read_order(body: dict[str, Any], now: datetime) -> Order:
         BadRequest: one of its leaves, with the field at fault.
         ModelNotFound: the catalogue does not know the model.
     """
-    job = read(NewJob, body)
+    body_without, own = extras.split(body)
+    job = read(NewJob, body_without)
     asked = job.prompt_object
     profile = find_model(job.model)
     sources = [read_source(text, f"promptObject.images.{index}") for index, text in enumerate(asked.images or ())]
@@ -207,7 +211,14 @@ def read_order(body: dict[str, Any], now: datetime) -> Order:
         error.param = f"promptObject.{error.param or 'resolution'}"
         raise
     return Order(
-        request=request.model_copy(update={"previews": job.previews}),
+        request=request.model_copy(
+            update={
+                "previews": job.previews,
+                "options": request.options | own,
+                "ignored": (*request.ignored, *own),  # by the farm's own workers
+            }
+        ),
+        own_fields=tuple(own),
         wish=wish,
         prompt_object=_echo(body["promptObject"], sources),
         images=tuple(sources),

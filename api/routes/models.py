@@ -97,7 +97,7 @@ class OfferReply(_Part):
     max_side: int
     max_references: int
     formats: list[str] = Field(description="That it makes itself; the others are made by the farm.")
-    extras: list[str] = Field(description="Its own fields, taken in promptObject when it alone is named.")
+    extras: list[str] = Field(description="Its own fields, which a promptObject may have where it may render the job.")
     parameters: dict[str, TreatmentReply]
 
 

@@ -14,6 +14,7 @@ from fluxfarm.offers.replicate import REPLICATE_OFFERS
 from fluxfarm.offers.treatments import Behaviour, Treatment
 
 __all__ = [
+    "EXTRAS",
     "KINDS",
     "OFFERS",
     "Behaviour",
@@ -27,6 +28,10 @@ __all__ = [
 
 #: the providers of their own protocol; named endpoints of the OpenAI shape come from the configuration
 OFFERS: Final = (*FAL_OFFERS, *REPLICATE_OFFERS, *BFL_OFFERS, *CLOUDFLARE_OFFERS, *ONEMIN_OFFERS)
+#: every field that is some provider's own
+EXTRAS: Final = frozenset(
+    name for extras in (*(one.extras for one in OFFERS), *(one.extras for one in KINDS.values())) for name in extras
+)
 
 
 def offers_for(model: str) -> tuple[Offer, ...]:

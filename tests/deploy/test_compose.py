@@ -45,6 +45,20 @@ def test_every_setting_that_is_named_exists() -> None:
     assert named - known == set()
 
 
+def test_whoever_routes_or_calls_knows_every_provider() -> None:
+    """An empty URL would replace the default one, so only what is empty by default is passed on."""
+    settings = {
+        str(field.alias)
+        for name, field in Settings.model_fields.items()
+        if name.startswith(("fal_", "replicate_", "bfl_", "cloudflare_", "onemin_", "openai_endpoints", "prices"))
+        and not name.endswith("_url")
+    }
+    for name, one in OWN.items():
+        passed = settings & set(one["environment"])
+        assert passed == (settings if name in {"api", "scheduler", "worker-remote"} else set()), name
+    assert {"DATABASE_URL", "FLUXFARM_SECRET_KEY"} <= set(OWN["worker-remote"]["environment"])
+
+
 def test_every_variable_without_a_default_is_written_by_make_env() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     required = set(re.findall(r"\$\{(\w+):\?", text))

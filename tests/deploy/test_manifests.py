@@ -71,6 +71,15 @@ def test_what_runs_for_ever_is_probed_and_stops_in_its_time(overlay: str) -> Non
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_whoever_routes_or_calls_reads_the_keys_of_providers(overlay: str) -> None:
+    wanted = {"api": [True], "scheduler": [True], "worker-remote": [None]}  # the first two also run without them
+    for name, pod in pods(overlay):
+        sources = [one.get("secretRef", {}) for one in pod["spec"]["containers"][0].get("envFrom", ())]
+        found = [one.get("optional") for one in sources if one.get("name") == "fluxfarm-providers"]
+        assert found == wanted.get(name, []), name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_secret_stands_in_the_manifests(overlay: str) -> None:
     assert not list(of(overlay, "Secret"))
     for one in of(overlay, "ConfigMap"):

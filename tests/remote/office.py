@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import uvicorn
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from api.farm import Farm
 from api.main import create_app
 from fluxfarm.settings import Settings
 from storage.database import Database
@@ -107,3 +111,27 @@ def opened(settings: Settings, database: Database, api_key: str, *stubs: Stub, *
             for thread in office.threads:
                 thread.join(20)
             worker.stop()
+
+
+@contextmanager
+def listening(
+    settings: Settings, database: Database, api_key: str, *stubs: Stub, **changes: Any
+) -> Iterator[tuple[Office, Farm]]:
+    """An office whose API others can reach over HTTP at ``settings.public_url``, and the parts of that API."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with opened(settings, database, api_key, *stubs, public_url=url, **changes) as office:
+            app = create_app(office.settings)
+            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+            thread.start()
+            while not server.started:
+                time.sleep(0.01)
+            try:
+                yield office, app.state.farm
+            finally:
+                for stub in office.stubs.values():
+                    for teller in stub.tellers:
+                        teller.join(5)
+                server.should_exit = True
+                thread.join(10)

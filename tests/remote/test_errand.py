@@ -17,8 +17,9 @@ from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.gates import Gate
 from storage.records import Job
-from storage.repository import attempts, turns
+from storage.repository import attempts, ledger, turns
 from storage.repository.accounts import OPERATOR
+from storage.repository.calls import LEFT_BEHIND
 from storage.repository.turns import Claimant
 from tests.money import assert_balanced
 from tests.remote.office import Office, opened
@@ -178,7 +179,11 @@ def test_the_next_attempt_takes_a_call_over(office: Office, database: Database) 
     assert Decimal(record["cost"]) == PRICE
 
 
-def test_an_intent_without_a_ticket_is_reported_not_repeated(office: Office, database: Database) -> None:
+@pytest.mark.parametrize("mutant", [False, True], ids=["farm", "mutant"])
+def test_an_intent_without_a_ticket_is_reported_not_repeated(
+    office: Office, database: Database, monkeypatch: pytest.MonkeyPatch, mutant: bool
+) -> None:
+    """The mutant is the real code without its guard: an intent alone is nothing to it, and it pays a second time."""
     uuid = office.post()["uuid"]
     from storage.repository import calls  # noqa: PLC0415
     from storage.repository.calls import Intent  # noqa: PLC0415
@@ -204,6 +209,17 @@ def test_an_intent_without_a_ticket_is_reported_not_repeated(office: Office, dat
     time.sleep(0.05)
     with database.transaction() as session:
         assert attempts.expire(session, max_attempts=3, poison=POISON, lost=LOST)
+    if mutant:
+        known = calls.of_job
+        monkeypatch.setattr(calls, "of_job", lambda session, job: [one for one in known(session, job) if one.ticket])
+        assert office.finish(uuid)["status"] == "SUCCESS"
+        assert office.stubs["fal"].submits == 1
+        with pytest.raises(AssertionError):
+            assert_balanced(database)
+        with database.transaction() as session:
+            assert calls.failed(session, UUID(int=7), LEFT_BEHIND, PRICE)
+            ledger.close(session, UUID(uuid))
+        return
     record = office.finish(uuid)
     assert (record["status"], record["error"]["code"]) == ("FAILED", "outcome_unknown")
     assert office.stubs["fal"].submits == 0

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-import uvicorn
 from pydantic import SecretStr
 
 from api.jwks import Jwks
-from api.main import create_app
 from fluxfarm.settings import Settings
 from storage.database import Database
 from tests.money import assert_balanced
-from tests.remote.office import Office, opened
+from tests.remote.office import Office, listening
 from tests.stubs.fal import FalStub
 from tests.stubs.hooks import REPLICATE_SECRET, fal_jwks
 from tests.stubs.replicate import ReplicateStub
@@ -28,26 +24,10 @@ from tests.stubs.replicate import ReplicateStub
 @pytest.fixture
 def office(settings: Settings, database: Database, api_key: str) -> Iterator[Office]:
     """The API behind a real server, which the providers can reach."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    changes = {"public_url": url, "replicate_webhook_secret": SecretStr(REPLICATE_SECRET), "remote_patience": 5.0}
-    with opened(settings, database, api_key, FalStub(), ReplicateStub(), **changes) as made:
-        app = create_app(made.settings)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        app.state.farm.jwks = Jwks(lambda: json.dumps(fal_jwks()).encode())
-        try:
-            yield made
-        finally:
-            for stub in made.stubs.values():
-                for teller in stub.tellers:
-                    teller.join(5)
-            server.should_exit = True
-            thread.join(10)
-            listener.close()
+    changes = {"replicate_webhook_secret": SecretStr(REPLICATE_SECRET), "remote_patience": 5.0}
+    with listening(settings, database, api_key, FalStub(), ReplicateStub(), **changes) as (made, farm):
+        farm.jwks = Jwks(lambda: json.dumps(fal_jwks()).encode())
+        yield made
     assert_balanced(database)
 
 

@@ -98,6 +98,8 @@ def _note(offer: Offer, plan: RoutePlan, request: RenderRequest, asked: dict[str
         for name, treatment in offer.parameters.items()
         if name in asked and treatment.behaviour is not Behaviour.PASSTHROUGH
     }
+    nobodys = request.options.keys() - offer.parameters.keys() - offer.extras
+    told |= {name: {"behaviour": Behaviour.IGNORED.value, "target": ""} for name in sorted(nobodys)}
     drawn = offer.drawn_size(request.size) or request.size
     effective = request.effective() | {
         "width": drawn.width,
