@@ -23,12 +23,11 @@ from fluxfarm.campaigns.record import (
     Route,
     state_of,
 )
-from fluxfarm.campaigns.requests import render_request
+from fluxfarm.campaigns.requests import render_request, wish_of
 from fluxfarm.campaigns.spec import Spec
 from fluxfarm.costs import gpu_seconds
 from fluxfarm.jobs import JobState
 from fluxfarm.remotes import LOCAL
-from fluxfarm.routing import Wish
 from storage.campaign_records import Campaign
 from storage.database import Session
 from storage.repository import campaign_assets, campaign_pace, campaigns, ledger, workers
@@ -163,7 +162,7 @@ def plan_of(session: Session, prepared: Prepared) -> Plan:
 
 def _routes(prepared: Prepared, seconds: float) -> list[Route]:
     """Who could render the whole campaign, and for how much."""
-    spec, layout, wish = prepared.spec, prepared.expansion.layout, Wish(provider=prepared.spec.provider)
+    spec, layout, wish = prepared.spec, prepared.expansion.layout, wish_of(prepared.spec)
     alike = Counter((one.place.size, len(one.references)) for one in prepared.expansion.renders)
     usd: dict[str, Decimal] = {}
     notes: dict[str, str] = {}

@@ -20,11 +20,10 @@ from api.submit import dispatch
 from api.targets import look_up, new_secret, read_target
 from fluxfarm.campaigns.assets import Asset
 from fluxfarm.campaigns.expansion import Expansion, expand
-from fluxfarm.campaigns.requests import prompt_object, render_request
+from fluxfarm.campaigns.requests import prompt_object, render_request, wish_of
 from fluxfarm.campaigns.source import as_json, invalid
 from fluxfarm.campaigns.spec import Spec
 from fluxfarm.errors import BadRequest, CampaignExists, Issue
-from fluxfarm.routing import Wish
 from fluxfarm.scopes import Scope
 from fluxfarm.sizes import Size
 from storage.campaign_records import Campaign
@@ -66,7 +65,7 @@ def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepa
     health = look_around(farm)
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
-        wish = Wish(provider=spec.provider)
+        wish = wish_of(spec)
         check_wish(farm, wish)
         around = survey(farm, session, key.tenant_id, expansion.layout.profile.slug, wish, health, key.permit)
         queue = _first_queue(expansion, spec, around)
@@ -99,7 +98,7 @@ def _first_queue(expansion: Expansion, spec: Spec, around: Surroundings) -> str:
     request = render_request(
         spec, expansion.layout, prompt=first.prompt, size=first.place.size, seed=first.seed, references=first.references
     )
-    return around.choose(request, (), Wish(provider=spec.provider)).queue
+    return around.choose(request, (), wish_of(spec)).queue
 
 
 def _checked(param: str, read: Any) -> Any:
@@ -213,7 +212,7 @@ def store(session: Session, campaign: Campaign, prepared: Prepared) -> set[str]:
 def _jobs(campaign: Campaign, prepared: Prepared, assets: list[Asset], uuids: dict[int, UUID]) -> Iterator[NewJob]:
     spec, layout = prepared.spec, prepared.expansion.layout
     kept = prepared.pictures.kept
-    wish = Wish(provider=spec.provider)
+    wish = wish_of(spec)
     for asset in assets:
         references = [kept[text] for text in asset.references]
         request = render_request(
@@ -239,5 +238,5 @@ def _jobs(campaign: Campaign, prepared: Prepared, assets: list[Asset], uuids: di
             campaign=campaign.name,
             tags=tuple(spec.tags),
             deadline=prepared.deadline,
-            webhook_id=campaign.webhook_id,
+            webhook_id=campaign.webhook_id if spec.webhook_each else None,
         )

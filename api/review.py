@@ -17,13 +17,13 @@ from fluxfarm.campaigns.layout import DRAFTS, Layout, lay_out, place_of
 from fluxfarm.campaigns.naming import NameFault, file_name
 from fluxfarm.campaigns.placements import Place
 from fluxfarm.campaigns.requests import prompt_object
+from fluxfarm.campaigns.requests import wish_of as wish_of_spec
 from fluxfarm.campaigns.rows import Issues
 from fluxfarm.campaigns.source import invalid
 from fluxfarm.campaigns.spec import Spec
 from fluxfarm.errors import BadRequest, Conflict, InvalidField, Issue, NotFound
 from fluxfarm.jobs import JobState, Lane
 from fluxfarm.request import MAX_SEED, RenderRequest, check_prompt
-from fluxfarm.routing import Wish
 from fluxfarm.scopes import Scope
 from storage.campaign_records import Campaign
 from storage.database import Session
@@ -166,7 +166,7 @@ def make_masters(farm: Farm, secret: str, name: str, picks: Sequence[str], place
             if not one.has_picture:
                 raise Conflict(f"{one.name!r} has no picture to pick.")
         wanted = _wanted(spec, files, placements)
-        wish = Wish(provider=spec.provider)
+        wish = wish_of_spec(spec)
         around = survey(farm, session, key.tenant_id, wanted.layout.profile.slug, wish, health, key.permit)
         taken = campaign_assets.taken(session, campaign.id, [name for _, _, name in wanted.files])
         fresh = [one for one in wanted.files if one[2].lower() not in taken]

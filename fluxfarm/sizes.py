@@ -101,7 +101,10 @@ def parse_size(text: str, megapixels: float = 1.0) -> Size:
 
 @dataclass(frozen=True, slots=True)
 class SizeLimits:
-    """What a model can draw: sides in pixels, area in pixels, the longer side over the shorter."""
+    """What a model can draw: sides in pixels, area in pixels, the longer side over the shorter.
+
+    The shortest side and the shape are those of what is drawn before the crop, so 320x50 is cut out of 320x64.
+    """
 
     min_side: int
     max_side: int
@@ -131,11 +134,12 @@ class SizeLimits:
         return Size(side, short) if size.width >= size.height else Size(short, side)
 
     def _fault(self, size: Size) -> str | None:
-        long, short = max(size.width, size.height), max(1, min(size.width, size.height))
-        if short < self.min_side or long > self.max_side:
+        long, drawn = max(size.width, size.height), size.rendered
+        longer, shorter = max(drawn.width, drawn.height), max(1, min(drawn.width, drawn.height))
+        if shorter < self.min_side or long > self.max_side:
             return f"each side must be {self.min_side} to {self.max_side} pixels"
         if size.pixels > self.max_pixels:
             return f"at most {self.max_pixels / MEGAPIXEL:g} megapixels"
-        if long / short > self.max_aspect:
+        if longer / shorter > self.max_aspect:
             return f"the longer side may be at most {self.max_aspect:g} times the shorter"
         return None

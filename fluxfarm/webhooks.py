@@ -7,9 +7,11 @@ not followed and counts as a failure; 410 says that nobody listens there any mor
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -25,6 +27,8 @@ STARTED: Final = "job.started"  #: told only where it was asked for
 EVENTS: Final = MappingProxyType(
     {JobState.SUCCESS: "job.succeeded", JobState.FAILED: "job.failed", JobState.CANCELED: "job.canceled"}
 )
+CAMPAIGN_DONE: Final = "campaign.done"  #: its last open job has ended; told again when more was asked for and is over
+CAMPAIGN_CANCELLED: Final = "campaign.cancelled"  #: and nothing of it runs any more
 
 
 class Form(StrEnum):
@@ -134,3 +138,17 @@ def job_data(
     data |= {"campaign": campaign} if campaign else {}
     data |= {"externalId": external_id} if external_id is not None else {}
     return data | ({"error": error} if error is not None else {})
+
+
+def campaign_data(
+    event: str, id_: UUID, name: str, files: Mapping[JobState | None, int], spent: Decimal
+) -> dict[str, Any]:
+    """What the end of a campaign says: how its files stand when the message is sent, drafts among them; USD spent."""
+    counts = {state.value.lower(): files.get(state, 0) for state in JobState}
+    return {
+        "id": str(id_),
+        "campaign": name,
+        "state": event.removeprefix("campaign."),
+        "files": {"total": sum(files.values()), **counts},
+        "spent": str(spent),
+    }

@@ -50,12 +50,15 @@ class Delivery(Base):
         Index("ix_webhook_deliveries_log", "endpoint_id", "seq"),
         Index("ix_webhook_deliveries_ended", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
         Index(None, "job_uuid"),
+        Index("ix_webhook_deliveries_campaign", "campaign_id", postgresql_where=text("campaign_id IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)  #: msg_ and 22 random letters: the webhook-id
     seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))  #: age; also the cursor of listings
     endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
-    job_uuid: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"))  #: NULL: a test
+    job_uuid: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"))
+    #: of the end of a whole campaign; neither: a test
+    campaign_id: Mapped[UUID | None] = mapped_column(ForeignKey("campaigns.id", ondelete="CASCADE"))
     type: Mapped[str]
     error_code: Mapped[str | None]  #: why the job ended badly
     state: Mapped[str] = mapped_column(server_default=text("'pending'"))

@@ -38,7 +38,7 @@ from fluxfarm.errors import InvalidField, MalformedBody, UnsupportedMediaType
 from fluxfarm.jobs import JobState
 from fluxfarm.scopes import Scope
 from storage.campaign_records import Campaign
-from storage.repository import campaign_assets, campaigns, ledger, tenants
+from storage.repository import campaign_assets, campaign_ends, campaigns, ledger, tenants
 from storage.repository.jobs import Filter
 
 YAML: Final = ("application/yaml", "text/yaml", "application/x-yaml", "text/x-yaml")
@@ -207,9 +207,11 @@ def _wish(farm: Farm, secret: str, name: str, wanted: campaigns.Wish) -> Respons
         key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
         found = campaigns.wish(session, key.tenant_id, name, wanted)
         if wanted == "cancel":
-            campaigns.cancel_waiting(session, key.tenant_id, found.name, CAMPAIGN_CANCELED)
+            ended = campaigns.cancel_waiting(session, key.tenant_id, found.name, CAMPAIGN_CANCELED)
         shown = _shown(farm, session, found)
         queue = campaigns.totals(session, found).queue
+        if wanted == "cancel" and ended:
+            campaign_ends.tell(session, [(key.tenant_id, found.name)])
     if wanted == "run" and queue is not None:
         dispatch(farm, queue)
     if found.webhook_id is not None and wanted == "cancel":

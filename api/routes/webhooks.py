@@ -93,8 +93,11 @@ class DeliveryReply(_Reply):
     """One message, from the end of its job until it is delivered."""
 
     id: str = Field(description="The `webhook-id`; the same on every attempt and replay.")
-    type: str = Field(description="`job.started`, `job.succeeded`, `job.failed`, `job.canceled` or `test`.")
+    type: str = Field(
+        description="`job.started`, `.succeeded`, `.failed`, `.canceled`, `campaign.done`, `.cancelled` or `test`."
+    )
     job_uuid: UUID | None = Field(serialization_alias="job")
+    campaign_id: UUID | None = Field(serialization_alias="campaign", description="Of whose end it tells.")
     state: Literal["pending", "delivered", "failed"]
     next_attempt_at: Moment | None = Field(description="Null when it is over.")
     last_error: str | None

@@ -1,7 +1,7 @@
 """Where pictures will stand: exact sizes of the common formats under their names.
 
-Listed is what every FLUX.2 model draws to the pixel: sides of 64 pixels and more, at most 4 megapixels, at most 8 to 1.
-So the leaderboard (728x90) and the mobile banner (320x50) are not here; print is at the resolution that 4 MP allow.
+Listed is what every FLUX.2 model draws to the pixel: at most 4 megapixels and, before the crop to the exact size, sides of
+64 pixels and more and at most 8 to 1. Print is at the resolution that 4 megapixels allow.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ PRESETS: Final = MappingProxyType(
         "banner-square": Size(250, 250),
         "banner-small-square": Size(200, 200),
         "banner-large-mobile": Size(320, 100),
+        "banner-mobile": Size(320, 50),
+        "banner-leaderboard": Size(728, 90),
         "banner-interstitial": Size(320, 480),
         "print-a6-300dpi": Size(1240, 1748),
         "print-a5-200dpi": Size(1165, 1654),

@@ -9,6 +9,7 @@ from fluxfarm.campaigns.layout import Layout
 from fluxfarm.campaigns.spec import Spec
 from fluxfarm.jobs import JobType
 from fluxfarm.request import RenderRequest
+from fluxfarm.routing import Wish
 from fluxfarm.sizes import Size
 
 
@@ -33,6 +34,12 @@ def render_request(
             "references": tuple(references),
         }
     )
+
+
+def wish_of(spec: Spec) -> Wish:
+    """Who may render its pictures."""
+    fallback = None if spec.fallback is None else tuple(spec.fallback)
+    return Wish(provider=spec.provider, fallback=fallback, max_cost=spec.max_cost)
 
 
 def prompt_object(request: RenderRequest, images: Sequence[str]) -> dict[str, Any]:

@@ -152,10 +152,19 @@ class Spec(_Part):
     draft: Draft | None = None
     lane: Annotated[Lane, Field(strict=False)] = Lane.BULK
     provider: Word = Field("auto", description="Who renders, as in `POST /v1/jobs`.")
+    fallback: list[Word] | None = Field(
+        None, max_length=16, description="Who renders when those before cannot, as in `POST /v1/jobs`; `[]`: nobody."
+    )
+    max_cost: Annotated[Decimal, Field(strict=False, max_digits=12, decimal_places=6)] | None = Field(
+        None, ge=0, description="USD that one picture may cost at most; dearer providers are not asked."
+    )
     budget: Annotated[Decimal, Field(strict=False, max_digits=12, decimal_places=6)] | None = Field(
         None, gt=0, description="USD that all jobs together may cost."
     )
     deadline: str | None = Field(None, max_length=40, description="RFC 3339 with a zone; jobs not started by then end.")
-    webhook: str | None = Field(None, min_length=1, max_length=2048, description="Told of each job's end.")
+    webhook: str | None = Field(
+        None, min_length=1, max_length=2048, description="Told of the end of each job and of it all."
+    )
+    webhook_each: bool = Field(True, description="`false`: the webhook is told of the campaign's end only.")
     tags: list[Tag] = Field(default_factory=list, max_length=20)
     review: bool = Field(False, description="The export takes approved pictures only.")

@@ -17,7 +17,7 @@ from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState, sources
 from storage.records import Attempt, Erasure, Job
 from storage.remote_records import RemoteCall
-from storage.repository import calls, deliveries, events, ledger
+from storage.repository import calls, campaign_ends, deliveries, events, ledger
 from storage.repository.events import JOB_CHANGED
 from storage.repository.turns import Claim
 
@@ -81,7 +81,9 @@ FINISH = text(
           FROM done WHERE clock.queue = done.queue AND done.gpu_seconds > 0
     )
     SELECT pg_notify(:channel, uuid::text), tenant_id, campaign,
-           EXISTS (SELECT FROM ledger_entries WHERE job_uuid = uuid) AS has_money
+           EXISTS (SELECT FROM ledger_entries WHERE job_uuid = uuid) AS has_money,
+           EXISTS (SELECT FROM campaigns AS held WHERE held.tenant_id = done.tenant_id AND held.name = done.campaign
+                                                   AND held.webhook_id IS NOT NULL) AS tells_of_campaign
       FROM done
     """
 )
@@ -204,6 +206,8 @@ def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
     if done.has_money or outcome.cost:
         ledger.settle(session, done.tenant_id, done.campaign, claimed.uuid, outcome.cost, outcome.provider)
         ledger.close(session, claimed.uuid)
+    if done.tells_of_campaign:
+        campaign_ends.tell(session, [(done.tenant_id, done.campaign)])
     return True
 
 
@@ -227,6 +231,8 @@ def fail(session: Session, claimed: Claim, problem: Problem, *, max_attempts: in
     if not done:
         return None
     events.add_status(session, claimed.uuid, target, problem)
+    if target.is_final:
+        campaign_ends.tell(session, [(claimed.tenant_id, claimed.campaign)])
     return target
 
 
@@ -249,6 +255,7 @@ def stop(session: Session, claimed: Claim, problem: Problem) -> JobState | None:
     if not done:
         return None
     events.add_status(session, claimed.uuid, JobState.CANCELED, problem)
+    campaign_ends.tell(session, [(claimed.tenant_id, claimed.campaign)])
     return JobState.CANCELED
 
 
@@ -295,13 +302,13 @@ def _close(session: Session, claimed: Claim, status: JobState, **values: Any) ->
 def expire(session: Session, *, max_attempts: int, poison: Problem, lost: Problem, limit: int = 100) -> list[UUID]:
     """Take jobs from dead workers by the database's clock: QUEUED again, or FAILED after too many deaths."""
     rows = session.execute(
-        select(Job.uuid, Job.attempt)
+        select(Job.uuid, Job.attempt, Job.tenant_id, Job.campaign)
         .where(Job.status == JobState.RUNNING, Job.lease_expires_at < func.now())
         .order_by(Job.lease_expires_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
-    for uuid, attempt in rows:
+    for uuid, attempt, _, _ in rows:
         final = _deaths(session, uuid, lost) + 1 >= max_attempts
         problem = poison if final else lost
         target = JobState.FAILED if final else JobState.QUEUED
@@ -324,7 +331,8 @@ def expire(session: Session, *, max_attempts: int, poison: Problem, lost: Proble
         )
         events.add_status(session, uuid, target, problem)
         events.announce_stop(session, uuid, attempt)
-    return [uuid for uuid, _ in rows]
+    campaign_ends.tell(session, [(row.tenant_id, row.campaign) for row in rows])
+    return [row.uuid for row in rows]
 
 
 def _deaths(session: Session, uuid: UUID, lost: Problem) -> int:

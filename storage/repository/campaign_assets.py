@@ -178,6 +178,14 @@ def count(session: Session, campaign_id: UUID) -> list[Count]:
     return [Count(row.is_draft, None if row.status is None else JobState(row.status), row.files) for row in rows]
 
 
+def totals(session: Session, campaign_id: UUID) -> list[Count]:
+    """The same, drafts and masters taken together."""
+    sums: dict[JobState | None, int] = {}
+    for one in count(session, campaign_id):
+        sums[one.status] = sums.get(one.status, 0) + one.files
+    return [Count(is_draft=False, status=status, files=files) for status, files in sums.items()]
+
+
 def page(
     session: Session,
     campaign_id: UUID,

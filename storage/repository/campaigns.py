@@ -15,7 +15,7 @@ from fluxfarm.airecord import Problem
 from fluxfarm.errors import Conflict, NotFound
 from fluxfarm.jobs import JobState
 from storage.campaign_records import Campaign
-from storage.repository import deliveries, ledger
+from storage.repository import campaign_ends, deliveries, ledger
 from storage.repository.events import JOB_CHANGED
 
 Wish = Literal["wait", "run", "pause", "cancel"]
@@ -160,7 +160,7 @@ def wish(session: Session, tenant_id: UUID, name: str, wanted: Wish) -> Campaign
 
 
 def cancel_waiting(session: Session, tenant_id: UUID, name: str, problem: Problem) -> list[UUID]:
-    """Cancel every job of the campaign that has not begun; each one's webhook is told."""
+    """Cancel every job of the campaign that has not begun; each one's webhook is told, the campaign's by the caller."""
     error = problem.model_dump_json(by_alias=True)
     asked = {"tenant_id": tenant_id, "name": name, "error": error, "channel": JOB_CHANGED}
     ended = session.execute(CANCEL, asked).all()
@@ -175,5 +175,7 @@ def cancel_waiting(session: Session, tenant_id: UUID, name: str, problem: Proble
 def park(session: Session, problem: Problem) -> None:
     """Take back the tickets of held campaigns, and end what came back to the queue of canceled ones."""
     session.execute(PARK)
-    for row in session.execute(STRAGGLERS).all():
+    held = session.execute(STRAGGLERS).all()
+    for row in held:
         cancel_waiting(session, row.tenant_id, row.name, problem)
+    campaign_ends.tell(session, [(row.tenant_id, row.name) for row in held])

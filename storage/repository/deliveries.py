@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 
 from fluxfarm.airecord import Problem, milliseconds
 from fluxfarm.jobs import JobState
-from fluxfarm.webhooks import EVENTS, TEST_EVENT, Form, job_data
+from fluxfarm.webhooks import EVENTS, TEST_EVENT, Form, campaign_data, job_data
 from storage.keys import random_id
 from storage.records import Job
+from storage.repository import campaign_assets, ledger
 from storage.repository.reading import WHOLE, load
 
 PER_ENDPOINT: Final = 2  #: deliveries of one endpoint that are out at once: a slow one leaves the other slots free
@@ -100,9 +101,11 @@ CLAIM: Final = text(
     SELECT claimed.id, claimed.attempts, claimed.tries, claimed.type, claimed.created_at, claimed.error_code,
            endpoint.id AS endpoint_id, endpoint.tenant_id, endpoint.url, endpoint.form, endpoint.secrets,
            now() AS now,
-           jobs.uuid AS job_uuid, jobs.model, jobs.campaign, jobs.external_id
+           jobs.uuid AS job_uuid, jobs.model, jobs.campaign, jobs.external_id,
+           held.id AS campaign_id, held.name AS campaign_name
       FROM claimed JOIN webhook_endpoints AS endpoint ON endpoint.id = claimed.endpoint_id
       LEFT JOIN jobs ON jobs.uuid = claimed.job_uuid
+      LEFT JOIN campaigns AS held ON held.id = claimed.campaign_id
     """
 )
 CLOSE_ATTEMPT: Final = text(
@@ -211,6 +214,10 @@ def claim(session: Session, delivery_id: str, lease: float) -> Message | None:
     form, job = Form(row.form), None
     if row.type == TEST_EVENT:
         data = {"webhook": row.endpoint_id}
+    elif row.campaign_id is not None:
+        counts = {one.status: one.files for one in campaign_assets.totals(session, row.campaign_id)}
+        spent = ledger.standing(session, row.tenant_id, row.campaign_name).spent
+        data = campaign_data(row.type, row.campaign_id, row.campaign_name, counts, spent)
     elif form is Form.STANDARD:
         data = job_data(row.type, row.job_uuid, row.model, row.campaign, row.external_id, row.error_code)
     else:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from fluxfarm.airecord import Problem
 from fluxfarm.jobs import JobState
 from storage.records import Job, Worker
-from storage.repository import events, fair, workers
+from storage.repository import campaign_ends, events, fair, workers
 
 SMALLEST_WINDOW: Final = 4  #: tickets per queue while no worker is alive, so that the first one finds work
 
@@ -124,7 +124,7 @@ def overdue(session: Session, problem: Problem, limit: int = 500) -> list[UUID]:
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    rows = session.scalars(
+    rows = session.execute(
         update(Job)
         .where(Job.uuid == due.c.uuid)
         .values(
@@ -132,11 +132,12 @@ def overdue(session: Session, problem: Problem, limit: int = 500) -> list[UUID]:
             finished_at=func.now(),
             error=problem.model_dump(mode="json", by_alias=True),
         )
-        .returning(Job.uuid)
+        .returning(Job.uuid, Job.tenant_id, Job.campaign)
     ).all()
-    for uuid in rows:
-        events.add_status(session, uuid, JobState.CANCELED, problem)
-    return list(rows)
+    for row in rows:
+        events.add_status(session, row.uuid, JobState.CANCELED, problem)
+    campaign_ends.tell(session, [(row.tenant_id, row.campaign) for row in rows])
+    return [row.uuid for row in rows]
 
 
 def stale(session: Session, queue: str, *, older_than: float, gap: int) -> list[UUID]:

@@ -26,7 +26,7 @@ from fluxfarm.request import RenderRequest
 from fluxfarm.routing import RoutePlan
 from storage import keys
 from storage.records import ApiKey, Attempt, Erasure, Job, Tenant
-from storage.repository import campaign_assets, copying, dispatch, events, ledger, tenants
+from storage.repository import campaign_assets, campaign_ends, copying, dispatch, events, ledger, tenants
 from storage.repository.reading import WHOLE, load, whole
 from storage.repository.tenants import Caller
 
@@ -377,7 +377,9 @@ def cancel(session: Session, tenant_id: UUID, uuid: UUID, problem: Problem) -> J
     )
     events.add_status(session, uuid, JobState.CANCELED, problem)
     events.announce_stop(session, uuid, changed)
-    return read(session, tenant_id, uuid)
+    canceled = read(session, tenant_id, uuid)
+    campaign_ends.tell(session, [(tenant_id, canceled.campaign)])
+    return canceled
 
 
 def erase(session: Session, tenant_id: UUID, uuid: UUID) -> None:
@@ -389,10 +391,12 @@ def erase(session: Session, tenant_id: UUID, uuid: UUID) -> None:
         NotFound: no such job, or somebody else's.
     """
     gone = session.execute(
-        delete(Job).where(Job.tenant_id == tenant_id, Job.uuid == uuid).returning(Job.uuid)
-    ).scalar_one_or_none()
+        delete(Job).where(Job.tenant_id == tenant_id, Job.uuid == uuid).returning(Job.campaign, Job.status)
+    ).one_or_none()
     if gone is None:
         raise _not_found(uuid)
     session.add(Erasure(job_uuid=uuid, tenant_id=tenant_id))
     ledger.close(session, uuid)
     events.announce_stop(session, uuid, None)
+    if not gone.status.is_final:
+        campaign_ends.tell(session, [(tenant_id, gone.campaign)])

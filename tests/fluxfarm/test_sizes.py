@@ -120,7 +120,7 @@ def test_what_is_no_size(text: str) -> None:
 @pytest.mark.parametrize(
     ("size", "word"),
     [
-        (Size(63, 64), "64 to 4096"),
+        (Size(48, 64), "64 to 4096"),
         (Size(4097, 600), "64 to 4096"),
         (Size(0, 0), "64 to 4096"),
         (Size(2049, 2048), "4 megapixels"),
@@ -134,6 +134,6 @@ def test_limits_say_what_is_wrong(size: Size, word: str) -> None:
     assert str(size) in caught.value.message
 
 
-@pytest.mark.parametrize("size", [Size(64, 64), Size(2048, 2048), Size(1024, 4096), Size(1024, 128)])
+@pytest.mark.parametrize("size", [Size(64, 64), Size(2048, 2048), Size(1024, 4096), Size(1024, 128), Size(320, 50), Size(90, 728)])
 def test_the_edges_of_the_limits_are_inside(size: Size) -> None:
     assert LIMITS.check(size, "flux") is size
