@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
+
+import structlog
 
 from api.farm import Farm
 from fluxfarm.campaigns.assets import Asset
 from fluxfarm.campaigns.rows import Issues
 from fluxfarm.campaigns.source import invalid
-from fluxfarm.errors import BadRequest, Issue
+from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, Issue
 from storage.database import Session
 from storage.keys import random_id
 from storage.objects import reference_key
@@ -22,6 +25,8 @@ from storage.repository import references
 
 MAX_URLS: Final = 100  #: different ones in a campaign; more are uploaded first
 AT_ONCE: Final = 4  #: that are fetched side by side
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -107,19 +112,43 @@ def _look(farm: Farm, url: str) -> Picture:
     return sanitise(farm.fetch(url))
 
 
-def keep(farm: Farm, tenant_id: UUID, pictures: Mapping[str, Picture]) -> dict[str, Reference]:
-    """Put fetched pictures into the store; their rows are made in the campaign's own transaction."""
-    rows = {}
-    for text, picture in pictures.items():
-        key = reference_key(tenant_id)
-        farm.store.put(key, picture.png, "image/png")
-        rows[text] = Reference(
-            id=random_id("ref_"),
-            tenant_id=tenant_id,
-            object_key=key,
-            width=picture.width,
-            height=picture.height,
-            size_bytes=len(picture.png),
-            sha256=picture.sha256,
-        )
-    return rows
+@contextmanager
+def kept(farm: Farm, tenant_id: UUID, pictures: Mapping[str, Picture]) -> Iterator[dict[str, Reference]]:
+    """Puts fetched pictures into the store; their rows are made inside, in the campaign's own transaction.
+
+    They are taken away again when the campaign was not stored. A commit whose answer was lost may have stored it: then
+    they stay.
+    """
+    rows: dict[str, Reference] = {}
+    try:
+        for text, picture in pictures.items():
+            rows[text] = _row(tenant_id, picture)
+            farm.store.put(rows[text].object_key, picture.png, "image/png")
+        yield rows
+    except DatabaseUnavailable:
+        log.warning("objects_left", count=len(rows), error=DatabaseUnavailable.code)
+        raise
+    except BaseException:
+        forget(farm, rows.values())
+        raise
+
+
+def forget(farm: Farm, rows: Iterable[Reference]) -> None:
+    """Delete pictures whose rows were not stored."""
+    for row in rows:
+        try:
+            farm.store.delete(row.object_key)
+        except FluxfarmError as error:
+            log.warning("objects_left", count=1, error=error.code)
+
+
+def _row(tenant_id: UUID, picture: Picture) -> Reference:
+    return Reference(
+        id=random_id("ref_"),
+        tenant_id=tenant_id,
+        object_key=reference_key(tenant_id),
+        width=picture.width,
+        height=picture.height,
+        size_bytes=len(picture.png),
+        sha256=picture.sha256,
+    )

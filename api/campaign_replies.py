@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -10,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.campaigns import Prepared
+from api import campaign_warnings
+from api.campaigns import Prepared, by_shape
 from api.farm import Farm
 from fluxfarm.airecord import Problem
 from fluxfarm.campaigns.record import (
@@ -23,7 +23,7 @@ from fluxfarm.campaigns.record import (
     Route,
     state_of,
 )
-from fluxfarm.campaigns.requests import render_request, wish_of
+from fluxfarm.campaigns.requests import render_request
 from fluxfarm.campaigns.spec import Spec
 from fluxfarm.costs import gpu_seconds
 from fluxfarm.jobs import JobState
@@ -120,12 +120,10 @@ def eta_of(session: Session, tenant_id: Any, queue: str, spec: Spec, seconds: fl
 
 def expected_seconds(prepared: Prepared) -> float:
     """GPU-seconds of everything that it renders."""
-    spec, layout = prepared.spec, prepared.expansion.layout
-    alike = Counter((one.place.size, len(one.references)) for one in prepared.expansion.renders)
-    one = partial(render_request, spec, layout, prompt="", seed=0)
+    one = partial(render_request, prepared.spec, prepared.expansion.layout, prompt="", seed=0)
     return sum(
-        number * gpu_seconds(one(size=size, references=[""] * references))
-        for (size, references), number in alike.items()
+        len(assets) * gpu_seconds(one(size=size, references=[""] * references))
+        for (size, references), assets in by_shape(prepared.expansion.renders).items()
     )
 
 
@@ -154,7 +152,8 @@ def plan_of(session: Session, prepared: Prepared) -> Plan:
         eta=eta,
         eta_note=note,
         deadline=prepared.deadline,
-        warnings=_warnings(prepared, eta),
+        warnings=campaign_warnings.of_campaign(prepared, eta),
+        row_warnings=campaign_warnings.of_rows(prepared),
         prompts=list(dict.fromkeys(asset.prompt for asset in expansion.assets[: SHOWN * 20]))[:SHOWN],
         names=[asset.name for asset in expansion.assets[:SHOWN]],
     )
@@ -162,18 +161,15 @@ def plan_of(session: Session, prepared: Prepared) -> Plan:
 
 def _routes(prepared: Prepared, seconds: float) -> list[Route]:
     """Who could render the whole campaign, and for how much."""
-    spec, layout, wish = prepared.spec, prepared.expansion.layout, wish_of(prepared.spec)
-    alike = Counter((one.place.size, len(one.references)) for one in prepared.expansion.renders)
     usd: dict[str, Decimal] = {}
     notes: dict[str, str] = {}
-    for (size, references), number in alike.items():
-        request = render_request(spec, layout, prompt="", seed=0, size=size, references=[""] * references)
-        way = prepared.around.choose(request, (), wish)
+    for shape, assets in by_shape(prepared.expansion.renders).items():
+        way = prepared.routes[shape]
         if way.plan is None:
-            usd[LOCAL] = usd.get(LOCAL, Decimal(0)) + way.price * number
+            usd[LOCAL] = usd.get(LOCAL, Decimal(0)) + way.price * len(assets)
             continue
         for one in way.plan.candidates:
-            usd[one.provider] = usd.get(one.provider, Decimal(0)) + one.price * number
+            usd[one.provider] = usd.get(one.provider, Decimal(0)) + one.price * len(assets)
             notes[one.provider] = notes.get(one.provider) or ("" if one.for_now else one.refused or "")
     return [
         Route(
@@ -185,30 +181,6 @@ def _routes(prepared: Prepared, seconds: float) -> list[Route]:
         )
         for name, cost in usd.items()
     ]
-
-
-def _warnings(prepared: Prepared, eta: Eta | None) -> list[str]:
-    spec, expansion = prepared.spec, prepared.expansion
-    profile = expansion.layout.profile
-    found = []
-    if not profile.commercial:
-        found.append(
-            f"{profile.name} is under the {profile.licence}: its pictures may not be sold or used in advertising."
-        )
-    double = len(expansion.assets) - len(expansion.renders)
-    if double:
-        twin = next(asset for asset in expansion.assets if asset.render != asset.n)
-        first = expansion.assets[twin.render]
-        found.append(
-            f"{double:,} files are the same picture as another one and are rendered once; the first is {twin.name!r} "
-            f"(row {twin.row}), which is {first.name!r} (row {first.row})."
-        )
-    if eta is not None and prepared.deadline is not None and eta.p90 > prepared.deadline:
-        sure = "will not" if eta.p50 > prepared.deadline else "may not"
-        found.append(f"It {sure} be done by {prepared.deadline:%Y-%m-%d %H:%M} UTC; jobs that have not begun then end.")
-    if spec.output_quality is not None and expansion.layout.output_format == "png":
-        found.append("output_quality changes nothing with png.")
-    return found
 
 
 def asset_record(farm: Farm, one: Listed) -> AssetRecord:

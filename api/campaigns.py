@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,7 +14,7 @@ from api import campaign_references as pictures
 from api.auth import allowed
 from api.campaign_references import Pictures
 from api.farm import Farm
-from api.routing import Surroundings, check_wish, look_around, survey
+from api.routing import Route, Surroundings, check_wish, look_around, survey
 from api.strict import future
 from api.submit import dispatch
 from api.targets import look_up, new_secret, read_target
@@ -23,16 +23,21 @@ from fluxfarm.campaigns.expansion import Expansion, expand
 from fluxfarm.campaigns.requests import prompt_object, render_request, wish_of
 from fluxfarm.campaigns.source import as_json, invalid
 from fluxfarm.campaigns.spec import Spec
-from fluxfarm.errors import BadRequest, CampaignExists, Issue
+from fluxfarm.errors import BadRequest, CampaignExists, Issue, NoRoute
 from fluxfarm.scopes import Scope
 from fluxfarm.sizes import Size
 from storage.campaign_records import Campaign
 from storage.database import Session
+from storage.records import Reference
 from storage.repository import campaign_assets, campaigns, endpoints, jobs, ledger, tenants
 from storage.repository.campaign_assets import NewAsset
+from storage.repository.campaigns import Wish
 from storage.repository.jobs import NewJob
 
 FIELD: Final = "webhook"
+
+
+Shape = tuple[Size, int]  #: of a picture, and how many references it has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +48,25 @@ class Prepared:
     spec: Spec
     expansion: Expansion
     around: Surroundings
-    queue: str  #: of its first picture
+    routes: Mapping[Shape, Route]  #: by the size and the number of references, before these are looked at
     deadline: datetime | None
     pictures: Pictures
     digest: bytes
     target: str | None
     twin: Campaign | None
+
+    @property
+    def queue(self) -> str:
+        """Of its first picture."""
+        return next(iter(self.routes.values())).queue
+
+
+def by_shape(assets: Iterable[Asset]) -> dict[Shape, list[Asset]]:
+    """Those of one size and number of references together."""
+    found: dict[Shape, list[Asset]] = {}
+    for asset in assets:
+        found.setdefault((asset.place.size, len(asset.references)), []).append(asset)
+    return found
 
 
 def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepared:
@@ -68,7 +86,7 @@ def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepa
         wish = wish_of(spec)
         check_wish(farm, wish)
         around = survey(farm, session, key.tenant_id, expansion.layout.profile.slug, wish, health, key.permit)
-        queue = _first_queue(expansion, spec, around)
+        routes = _routes(expansion, spec, around)
         found = pictures.find(session, key.tenant_id, expansion.assets, spec.files)
         digest = _digest(spec, found)
         twin = _twin(session, key.tenant_id, spec.name, digest)
@@ -83,7 +101,7 @@ def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepa
         spec=spec,
         expansion=expansion,
         around=around,
-        queue=queue,
+        routes=routes,
         deadline=deadline,
         pictures=found,
         digest=digest,
@@ -92,13 +110,31 @@ def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepa
     )
 
 
-def _first_queue(expansion: Expansion, spec: Spec, around: Surroundings) -> str:
-    """Where the first picture is rendered: a campaign that nobody can render is refused as a whole."""
-    first = expansion.renders[0]
-    request = render_request(
-        spec, expansion.layout, prompt=first.prompt, size=first.place.size, seed=first.seed, references=first.references
-    )
-    return around.choose(request, (), wish_of(spec)).queue
+def _routes(expansion: Expansion, spec: Spec, around: Surroundings) -> dict[Shape, Route]:
+    """Where each shape is rendered; all that nobody can render are named with their first row.
+
+    Raises:
+        NoRoute: nobody can render any of them.
+        InvalidCampaign: nobody can render some.
+    """
+    found: dict[Shape, Route] = {}
+    issues: list[Issue] = []
+    refused: NoRoute | None = None
+    for (size, references), assets in by_shape(expansion.renders).items():
+        request = render_request(
+            spec, expansion.layout, prompt=assets[0].prompt, size=size, seed=0, references=[""] * references
+        )
+        try:
+            found[size, references] = around.choose(request, (), wish_of(spec))
+        except NoRoute as error:
+            refused = error
+            param = "references" if references else "placements"
+            issues.append(Issue(message=f"{size}: {error.message}", param=param, row=assets[0].row or None))
+    if refused is not None and not found:
+        raise refused
+    if issues:
+        raise invalid(issues)
+    return found
 
 
 def _checked(param: str, read: Any) -> Any:
@@ -138,32 +174,35 @@ def create(farm: Farm, secret: str, prepared: Prepared, *, start: bool) -> tuple
     fetched = pictures.fetch(farm, prepared.pictures, prepared.expansion.assets)
     if prepared.target is not None:
         look_up(farm, prepared.target, FIELD)
-    kept = pictures.keep(farm, prepared.tenant_id, fetched)
-    with farm.database.transaction() as session:
-        allowed(
-            tenants.authenticate(session, secret), Scope.CAMPAIGNS
-        )  # again: the key may have been revoked meanwhile
-        session.add_all(kept.values())
+    with pictures.kept(farm, prepared.tenant_id, fetched) as kept:
         prepared.pictures.kept.update(kept)
-        webhook_id = None
-        if prepared.target is not None:
-            sealed = farm.sealer.seal(new_secret())
-            webhook_id = endpoints.resolve_or_create(session, prepared.tenant_id, prepared.target, sealed)
-        made = _row(prepared, webhook_id, "run" if start else "wait")
-        is_new = campaigns.create(session, made)
-        queues: set[str] = set()
-        if is_new:
-            ledger.set_cap(session, prepared.tenant_id, made.name, prepared.spec.budget)
-            queues = store(session, made, prepared)
-        else:
-            session.expunge_all()
-            found = _twin(session, prepared.tenant_id, prepared.spec.name, prepared.digest)
-            assert found is not None
-            made = found
-    if is_new and start:
+        with farm.database.transaction() as session:
+            allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)  # again: it may be revoked by now
+            made, queues = _store(farm, session, prepared, kept, "run" if start else "wait")
+    if queues is None:
+        pictures.forget(farm, kept.values())
+    elif start:
         for queue in queues:
             dispatch(farm, queue)
-    return made, is_new
+    return made, queues is not None
+
+
+def _store(
+    farm: Farm, session: Session, prepared: Prepared, kept: Mapping[str, Reference], wish: Wish
+) -> tuple[Campaign, set[str] | None]:
+    """The campaign, and the queues of its jobs; None: somebody has made the same one this moment."""
+    webhook_id = None
+    if prepared.target is not None:
+        sealed = farm.sealer.seal(new_secret())
+        webhook_id = endpoints.resolve_or_create(session, prepared.tenant_id, prepared.target, sealed)
+    made = _row(prepared, webhook_id, wish)
+    if not campaigns.create(session, made):
+        found = _twin(session, prepared.tenant_id, prepared.spec.name, prepared.digest)
+        assert found is not None
+        return found, None
+    session.add_all(kept.values())
+    ledger.set_cap(session, prepared.tenant_id, made.name, prepared.spec.budget)
+    return made, store(session, made, prepared)
 
 
 def _row(prepared: Prepared, webhook_id: str | None, wish: str) -> Campaign:

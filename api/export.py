@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -13,20 +12,12 @@ from api.farm import Farm
 from fluxfarm.campaigns import archive, manifest
 from fluxfarm.campaigns.archive import Entry
 from fluxfarm.campaigns.manifest import Line
+from fluxfarm.campaigns.review_record import Choice
 from storage.campaign_records import Campaign
 from storage.repository import campaign_assets
 from storage.repository.campaign_assets import Listed
 
 BATCH: Final = 2_000  #: files that one query lists
-
-
-class Choice(StrEnum):
-    """Which files are taken."""
-
-    AUTO = "auto"  #: approved ones if the campaign says ``review``, else all that are done
-    APPROVED = "approved"
-    DONE = "done"
-    DRAFTS = "drafts"
 
 
 @dataclass(frozen=True, slots=True)

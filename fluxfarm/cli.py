@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from fluxfarm import __version__, cli_farm, cli_money, cli_render, cli_retry, cli_verify
-from fluxfarm.cli_campaign import campaign
+from fluxfarm.cli_campaign_people import campaign
 from fluxfarm.cli_keys import keys
 from fluxfarm.cli_options import Force, Json, Output, Place, Uuid, client_of
 from fluxfarm.cli_output import (

@@ -9,23 +9,19 @@ from typing import Annotated
 import typer
 
 from fluxfarm import cli_campaign_watch
-from fluxfarm.campaigns.files import load
+from fluxfarm.bucket import Bucket
 from fluxfarm.campaigns.record import CampaignRecord, Plan
+from fluxfarm.campaigns.review_record import Choice
 from fluxfarm.campaigns.starter import FILES
+from fluxfarm.cli_campaign_options import Only, Which, name_of
 from fluxfarm.cli_options import Force, Json, client_of
 from fluxfarm.cli_output import as_json, say, show, show_json, show_table
+from fluxfarm.client_place import read_settings
 from fluxfarm.errors import InvalidField
 
 campaign = typer.Typer(help="Thousands of pictures from one template and a product feed.", no_args_is_help=True)
 
 SpecFile = Annotated[Path, typer.Argument(metavar="FILE", help="The specification, YAML or JSON.")]
-Which = Annotated[str, typer.Argument(metavar="NAME", help="The campaign's name or id, or its file.")]
-
-
-def name_of(text: str) -> str:
-    """The campaign's name, also when its file is named."""
-    path = Path(text)
-    return load(path).spec.name if path.suffix.lower() in {".yaml", ".yml", ".json"} and path.is_file() else text
 
 
 @campaign.command()
@@ -164,12 +160,25 @@ def export(
     name: Which,
     *,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The ZIP; else NAME.zip.")] = None,
-    only: Annotated[str, typer.Option(help="auto, approved, done or drafts.")] = "auto",
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="s3://BUCKET/PREFIX", help="Into a bucket, with your own key (AWS_ACCESS_KEY_ID, …)."),
+    ] = None,
+    only: Only = Choice.AUTO,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Download the pictures of a campaign under their names, with a manifest."""
+    """Download the pictures of a campaign under their names, with a manifest; or write them into your own bucket."""
     called = name_of(name)
+    if to is not None:
+        bucket = Bucket.of(to, read_settings())
+        with client_of(context) as client:
+            done = client.campaigns.deliver(called, bucket, only=only)
+        if json:
+            show_json({"to": str(bucket), "files": done.files, "bytes": done.size})
+        else:
+            show(f"{bucket} {done.files} files, {done.size:,} bytes")
+        return
     target = output or Path(f"{called}.zip")
     if target.exists() and not force:
         raise InvalidField(f"{target} exists; say --force to write over it.", param="output")
@@ -208,3 +217,7 @@ def _show_plan(found: Plan) -> None:
         show(f"name       {name}")
     for warning in found.warnings:
         say(f"Warning: {warning}")
+    for one in found.row_warnings:
+        more = one.total - len(one.rows)
+        rows = f" (rows {', '.join(map(str, one.rows))}{f' and {more:,} more' if more else ''})"
+        say(f"Warning: {one.message}{rows if one.rows != [0] else ''}")

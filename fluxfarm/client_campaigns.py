@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 from urllib.parse import quote
+from uuid import UUID
 
 import httpx
 
+from fluxfarm.bucket import Bucket
 from fluxfarm.campaigns.files import Loaded, load
 from fluxfarm.campaigns.record import AssetRecord, CampaignRecord, Plan
+from fluxfarm.campaigns.review_record import Masters, Said, Share, Verdict
 from fluxfarm.campaigns.source import as_json
+from fluxfarm.campaigns.uploading import Uploaded, upload
 from fluxfarm.client_replies import read_model, read_rows
 from fluxfarm.client_transport import Transport
 from fluxfarm.errors import InvalidCampaign, StoreUnavailable
@@ -126,6 +132,71 @@ class Campaigns:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
         return size
+
+    def deliver(self, name: str, bucket: Bucket, *, only: str = "auto") -> Uploaded:
+        """Write the chosen files and their manifests into a bucket of your own; the farm sees neither it nor its key.
+
+        Raises:
+            StoreUnavailable: the download or an upload broke off; the same again goes on from the start.
+        """
+        with TemporaryDirectory(prefix="fluxfarm-") as folder:
+            archive = Path(folder) / "campaign.zip"
+            self.export(name, archive, only=only)
+            return upload(archive, bucket)
+
+    def contact_sheet(self, name: str, target: Path, *, only: str = "auto", page: int = 1) -> int:
+        """Write the pictures small with their names, as PDF or, one page of thirty, as PNG; gives its length."""
+        kind = "pdf" if target.suffix.lower() == ".pdf" else "png"
+        asked = {"only": only} | ({"page": page} if kind == "png" else {})
+        body = self._transport.get(f"{_path(name)}/contact-sheet.{kind}", asked).content
+        return target.write_bytes(body)
+
+    # --- people --------------------------------------------------------------------------------------------------
+
+    def review(
+        self,
+        name: str,
+        files: Sequence[str],
+        verdict: Verdict,
+        *,
+        comment: str = "",
+        author: str = "",
+        prompt: str | None = None,
+        seed: int | None = None,
+    ) -> int:
+        """Approve, reject, comment on or regenerate files by their names; how many. All of them or none."""
+        body: dict[str, object] = {"files": list(files), "verdict": verdict.value, "comment": comment, "author": author}
+        body |= {key: value for key, value in (("prompt", prompt), ("seed", seed)) if value is not None}
+        return int(self._transport.post(f"{_path(name)}/reviews", body).json()["reviewed"])
+
+    def reviews(self, name: str, file: str | None = None) -> Iterator[Said]:
+        """Everything that was said, or what was said of one file, the oldest first."""
+        cursor: int | None = None
+        while True:
+            params = {"file": file, "cursor": cursor, "limit": PAGE}
+            reply = self._transport.get(f"{_path(name)}/reviews", params)
+            yield from read_rows(Said, reply)
+            cursor = reply.json().get("nextCursor")
+            if cursor is None:
+                return
+
+    def masters(self, name: str, picks: Sequence[str] = (), placements: Sequence[str] = ()) -> Masters:
+        """Render picked pictures in full, or every approved draft; at their own placement or at each of these."""
+        reply = self._transport.post(f"{_path(name)}/masters", {"picks": list(picks), "placements": list(placements)})
+        return read_model(Masters, reply)
+
+    def share(self, name: str, expires_at: datetime, *, only: str = "auto") -> Share:
+        """A link that shows the files to whoever has it; its ``url`` is told this once."""
+        body = {"expiresAt": expires_at.isoformat(), "only": only}
+        return read_model(Share, self._transport.post(f"{_path(name)}/shares", body))
+
+    def shares(self, name: str) -> Sequence[Share]:
+        """The links of a campaign, the newest first."""
+        return read_rows(Share, self._transport.get(f"{_path(name)}/shares"))
+
+    def revoke_share(self, name: str, id_: UUID | str) -> None:
+        """Close a link at once."""
+        self._transport.send("DELETE", f"{_path(name)}/shares/{quote(str(id_), safe='')}")
 
 
 def _record(reply: httpx.Response) -> CampaignRecord:

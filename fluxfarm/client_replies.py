@@ -225,9 +225,10 @@ def read_record(response: httpx.Response) -> AiRecord:
     return _model(AiRecord, _json(response).get("aiRecord"), response)
 
 
-def read_model(kind: type[Model], response: httpx.Response, name: str) -> Model:
-    """The object in ``{name: {...}}``."""
-    return _model(kind, _json(response).get(name), response)
+def read_model(kind: type[Model], response: httpx.Response, name: str | None = None) -> Model:
+    """The object in ``{name: {...}}``, or the whole reply."""
+    found = _json(response)
+    return _model(kind, found if name is None else found.get(name), response)
 
 
 def read_rows(kind: type[Model], response: httpx.Response) -> list[Model]:

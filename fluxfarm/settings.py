@@ -329,6 +329,17 @@ class Settings(BaseSettings):
     # --- the client ----------------------------------------------------------------------------------------------
     url: str = Field("", alias="FLUXFARM_URL", description="Farm that the client and the CLI talk to.")
     api_key: SecretStr = Field(SecretStr(""), alias="FLUXFARM_API_KEY", description="Key that they send.")
+    aws_access_key_id: str = Field(
+        "", alias="AWS_ACCESS_KEY_ID", description="Your own key id, for `campaign export --to s3://bucket/prefix`."
+    )
+    aws_secret_access_key: SecretStr = Field(
+        SecretStr(""), alias="AWS_SECRET_ACCESS_KEY", description="Its secret; it never reaches the farm."
+    )
+    aws_session_token: SecretStr = Field(
+        SecretStr(""), alias="AWS_SESSION_TOKEN", description="Of a temporary key; empty: none."
+    )
+    aws_region: str = Field("us-east-1", alias="AWS_REGION", description="Region of that bucket.")
+    aws_endpoint_url: str = Field("", alias="AWS_ENDPOINT_URL", description="S3 server of that bucket. Empty: AWS.")
 
     @field_validator("models", mode="before")
     @classmethod

@@ -55,6 +55,9 @@ class ObjectStore(Protocol):
     def stat(self, key: str) -> StoredObject | None:
         """Size and type, or None when there is no such object."""
 
+    def delete(self, key: str) -> None:
+        """Erases one object; nothing is done when there is none."""
+
     def delete_prefix(self, prefix: str) -> int:
         """Erases a folder (``job_prefix``, ``attempt_prefix``, ``tenant_prefix``) and says how many objects it held."""
 

@@ -73,6 +73,14 @@ class LocalStore:
         except NotFound:
             return None
 
+    def delete(self, key: str) -> None:
+        """See ``ObjectStore.delete``."""
+        content_type_of(key)
+        with _disk_errors():
+            path = self._path(key)
+            path.unlink(missing_ok=True)
+            self._prune(path.parent)
+
     def delete_prefix(self, prefix: str) -> int:
         """See ``ObjectStore.delete_prefix``."""
         folder = self._root / check_prefix(prefix, whole_store=False)

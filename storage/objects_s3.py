@@ -94,6 +94,11 @@ class S3Store:
             return None
         return StoredObject(key, head["ContentLength"], head["ContentType"])
 
+    def delete(self, key: str) -> None:
+        """See ``ObjectStore.delete``."""
+        content_type_of(key)
+        self._delete([key])
+
     def delete_prefix(self, prefix: str) -> int:
         """See ``ObjectStore.delete_prefix``; in a versioned bucket old versions stay until its own rules drop them."""
         keys = self.keys(check_prefix(prefix, whole_store=False))

@@ -10,10 +10,11 @@ from fastapi.responses import StreamingResponse
 
 from api.auth import Secret, allowed
 from api.errors import problems
-from api.export import Choice, gather
+from api.export import gather
 from api.farm import Farm, FarmPart
 from api.routes.campaigns import Name
 from fluxfarm.campaigns import manifest
+from fluxfarm.campaigns.review_record import Choice
 from fluxfarm.errors import InvalidField
 from fluxfarm.scopes import Scope
 from storage import contact_sheet

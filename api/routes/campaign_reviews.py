@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
-from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +16,7 @@ from api.replies import reply
 from api.review import REGENERATE, Word, make_masters, say
 from api.routes.campaigns import Name
 from api.strict import Strict, read
-from fluxfarm.airecord import Moment
+from fluxfarm.campaigns.review_record import Masters, Said
 from fluxfarm.errors import InvalidField
 from fluxfarm.request import MAX_PROMPT_CHARACTERS, MAX_SEED
 from fluxfarm.scopes import Scope
@@ -61,30 +60,11 @@ class Reviewed(_Part):
     reviewed: int
 
 
-class SaidReply(_Part):
-    """One word on one picture."""
-
-    id: int
-    file: str
-    job: UUID | None = Field(description="Whose picture was judged; another one may be the file's by now.")
-    verdict: str
-    comment: str
-    author: str
-    created_at: Moment
-
-
 class History(_Part):
     """What was said, the oldest first."""
 
-    data: list[SaidReply]
+    data: list[Said]
     next_cursor: int | None = Field(description="Give it as `cursor` to go on; null: the end.")
-
-
-class MastersReply(_Part):
-    """The files that are rendered now, and those that were there already."""
-
-    made: list[str]
-    existing: list[str]
 
 
 def _body(schema: str) -> dict[str, Any]:
@@ -136,7 +116,7 @@ def history(
         campaign = campaigns.read(session, key.tenant_id, name)
         found = campaign_reviews.history(session, campaign.id, name=file, after=cursor, limit=limit)
     data = [
-        SaidReply(
+        Said(
             id=one.id,
             file=one.name,
             job=one.job_uuid,
@@ -153,7 +133,7 @@ def history(
 @router.post(
     "/masters",
     operation_id="makeMasters",
-    responses={200: {"model": MastersReply}, **problems(400, 401, 403, 404, 409, 413, 415)},
+    responses={200: {"model": Masters}, **problems(400, 401, 403, 404, 409, 413, 415)},
     openapi_extra=_body("Picks"),
 )
 def masters(farm: FarmPart, secret: Secret, name: Name, body: JsonBody) -> Response:
@@ -161,4 +141,4 @@ def masters(farm: FarmPart, secret: Secret, name: Name, body: JsonBody) -> Respo
     _enter(farm, secret)
     asked = read(Picks, parse_json(body))
     found = make_masters(farm, secret, name, list(dict.fromkeys(asked.picks)), asked.placements)
-    return reply(MastersReply(made=found.made, existing=found.existing))
+    return reply(Masters(made=found.made, existing=found.existing))

@@ -14,13 +14,14 @@ from pydantic.alias_generators import to_camel
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
 from api.errors import problems
-from api.export import Choice, chosen, gather
+from api.export import chosen, gather
 from api.farm import Farm, FarmPart
 from api.replies import reply
 from api.routes.campaign_exports import attachment
 from api.routes.campaigns import Name
 from api.strict import Strict, future, read
 from fluxfarm.airecord import Moment
+from fluxfarm.campaigns.review_record import Choice, Share
 from fluxfarm.errors import InvalidField, NotFound
 from fluxfarm.scopes import Scope
 from storage.campaign_records import Campaign, ShareLink
@@ -48,22 +49,10 @@ class _Part(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
-class ShareReply(_Part):
-    """A link as its owner sees it."""
-
-    id: UUID
-    only: Choice
-    expires_at: Moment
-    revoked_at: Moment | None
-    opened: int = Field(description="How often it was used.")
-    created_at: Moment
-    url: str | None = Field(None, description="Told only once, when it is made.")
-
-
 class ShareList(_Part):
     """Every link of a campaign, the newest first."""
 
-    data: list[ShareReply]
+    data: list[Share]
 
 
 class SharedFile(_Part):
@@ -84,8 +73,8 @@ class Shared(_Part):
     files: list[SharedFile]
 
 
-def _told(row: ShareLink, url: str | None = None) -> ShareReply:
-    return ShareReply(
+def _told(row: ShareLink, url: str | None = None) -> Share:
+    return Share(
         id=row.id,
         only=Choice(row.only),
         expires_at=row.expires_at,
@@ -100,7 +89,7 @@ def _told(row: ShareLink, url: str | None = None) -> ShareReply:
     "/v1/campaigns/{name}/shares",
     operation_id="createShare",
     status_code=201,
-    responses={201: {"model": ShareReply}, **problems(400, 401, 403, 404, 413, 415)},
+    responses={201: {"model": Share}, **problems(400, 401, 403, 404, 413, 415)},
     openapi_extra={
         "requestBody": {
             "required": True,

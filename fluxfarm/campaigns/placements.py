@@ -1,7 +1,7 @@
 """Where pictures will stand: exact sizes of the common formats under their names.
 
-Listed is what every FLUX.2 model draws to the pixel: at most 4 megapixels and, before the crop to the exact size, sides of
-64 pixels and more and at most 8 to 1. Print is at the resolution that 4 megapixels allow.
+Listed is what every FLUX.2 model draws to the pixel: at most 4 megapixels and, before the crop to the exact size, sides
+of 64 pixels and more and at most 8 to 1. Print is at the resolution that 4 megapixels allow.
 """
 
 from __future__ import annotations

@@ -119,6 +119,15 @@ class Route(_Part):
     note: str
 
 
+class RowWarning(_Part):
+    """What is to be known of some rows."""
+
+    param: str = Field(description="The field of the specification that it is about.")
+    message: str
+    rows: list[int] = Field(description="The first ten; 0 is a campaign without rows.")
+    total: int = Field(description="How many rows in all.")
+
+
 class Plan(_Part):
     """What a campaign would do, before anything of it exists."""
 
@@ -139,5 +148,6 @@ class Plan(_Part):
     eta_note: str
     deadline: Moment | None
     warnings: list[str]
+    row_warnings: list[RowWarning] = Field(default_factory=list)
     prompts: list[str] = Field(description="The first ten, rendered.")
     names: list[str] = Field(description="The first ten file names.")

@@ -134,6 +134,8 @@ def test_limits_say_what_is_wrong(size: Size, word: str) -> None:
     assert str(size) in caught.value.message
 
 
-@pytest.mark.parametrize("size", [Size(64, 64), Size(2048, 2048), Size(1024, 4096), Size(1024, 128), Size(320, 50), Size(90, 728)])
+@pytest.mark.parametrize(
+    "size", [Size(64, 64), Size(2048, 2048), Size(1024, 4096), Size(1024, 128), Size(320, 50), Size(90, 728)]
+)
 def test_the_edges_of_the_limits_are_inside(size: Size) -> None:
     assert LIMITS.check(size, "flux") is size

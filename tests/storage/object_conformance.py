@@ -129,6 +129,17 @@ class ObjectStoreConformance:
         with pytest.raises(InternalError):
             rig.store.put(reference_key(TENANT), b"<script>", "text/html")
 
+    def test_one_object_goes_and_its_neighbour_stays(self, rig: Rig) -> None:
+        gone, stays = reference_key(TENANT), reference_key(TENANT)
+        for key in (gone, stays):
+            rig.store.put(key, b"x", "image/png")
+        rig.store.delete(gone)
+        rig.store.delete(gone)
+        assert rig.store.stat(gone) is None
+        assert rig.store.get(stays) == b"x"
+        with pytest.raises(NotFound):
+            rig.store.delete("t/../../etc/passwd")
+
     def test_an_erasure_takes_exactly_its_folder(self, rig: Rig) -> None:
         job, other = uuid4(), uuid4()
         first = [object_key(TENANT, job, 1, n, "webp") for n in range(3)]
