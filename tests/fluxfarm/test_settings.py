@@ -12,7 +12,7 @@ from fluxfarm.settings import Settings
 from fluxfarm.sources import ModelSource
 
 NAMES = [field.alias or "" for field in Settings.model_fields.values()]
-OUTSIDE = ("C2PA_", "DATABASE_URL", "REDIS_URL", "S3_")
+OUTSIDE = ("AWS_", "C2PA_", "DATABASE_URL", "REDIS_URL", "S3_")
 
 
 @pytest.fixture(autouse=True)
