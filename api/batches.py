@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
+
+from fastapi import Response
 
 from api.airecords import ai_record, links
 from api.auth import allowed
@@ -27,6 +29,7 @@ from fluxfarm.routing import Wish
 from fluxfarm.scopes import Scope
 from fluxfarm.sizes import Size
 from storage.batch_records import Batch
+from storage.database import Session
 from storage.keys import random_id
 from storage.objects import reference_key
 from storage.pictures import sanitise
@@ -61,8 +64,17 @@ def check_endpoint(endpoint: str) -> str:
     return endpoint
 
 
-def create(farm: Farm, secret: str, *, endpoint: str, input_file_id: str, window: str, notes: dict[str, str]) -> Batch:
-    """Make a batch of a file: all its jobs in one transaction.
+def create(
+    farm: Farm,
+    secret: str,
+    answer: Callable[[Session, Batch], Response],
+    *,
+    endpoint: str,
+    input_file_id: str,
+    window: str,
+    notes: dict[str, str],
+) -> Response:
+    """Make a batch of a file: all its jobs, and the answer, in one transaction.
 
     A file that is no list of calls makes a batch that has failed, with the lines at fault; a call that cannot be done
     becomes a line of the error file, and the others are rendered.
@@ -93,9 +105,10 @@ def create(farm: Farm, secret: str, *, endpoint: str, input_file_id: str, window
         session.flush()
         queues = jobs.copy_many(session, [job for job, _, _ in made if job is not None])
         batches.create(session, batch, [line for _, line, _ in made])
+        told = answer(session, batch)
     for queue in queues:
         dispatch(farm, queue)
-    return batch
+    return told
 
 
 def _calls(body: bytes, endpoint: str) -> tuple[list[_Call], list[dict[str, Any]]]:

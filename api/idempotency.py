@@ -2,6 +2,7 @@
 
 After draft-ietf-httpapi-idempotency-key-header-07 and Stripe: one key, one call, one job, per tenant. A replay
 shows the job as it is now under the status of the first reply; no body is kept, so that no prompt outlives its job.
+``api.creation`` does the same for calls that make other things.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY}}}")
 _QUOTED: Final = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')  #: RFC 9651, a String
 _DESCRIPTION: Final = (
     "A word of yours for this call, 1 to 255 visible ASCII characters, bare or as a quoted string. The same call with "
-    "the same key within 24 hours makes no second job: the reply shows the first one, with "
+    "the same key within 24 hours makes nothing twice: the reply shows what the first one made, with "
     "`Idempotency-Replayed: true`. Another call with the key is a 422; while the first is worked on, a 409 with "
     "`Retry-After`."
 )
@@ -126,9 +127,14 @@ def released_on_failure(farm: Farm, call: Taken | None) -> Iterator[None]:
         yield
     except BaseException:
         if call is not None:
-            try:
-                with farm.database.transaction() as session:
-                    idempotency.release(session, call)
-            except DatabaseUnavailable:
-                log.warning("idempotency_key_held", seconds=idempotency.IN_FLIGHT)  # it runs out by itself
+            release(farm, call)
         raise
+
+
+def release(farm: Farm, call: Taken) -> None:
+    """Give the key of a call up that made nothing."""
+    try:
+        with farm.database.transaction() as session:
+            idempotency.release(session, call)
+    except DatabaseUnavailable:
+        log.warning("idempotency_key_held", seconds=idempotency.IN_FLIGHT)  # it runs out by itself

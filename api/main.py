@@ -11,7 +11,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from api import errors
+from api import creation, errors
 from api.dashboard import app as dashboard
 from api.fal_proxy import FalProxy
 from api.farm import Farm, Fetch
@@ -107,6 +107,7 @@ def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, 
     app.state.methods = Methods(app)
     app.openapi = describer(app)  # type: ignore[method-assign]
     errors.install(app)
+    creation.install(app)
     app.add_middleware(FalProxy)
     dashboard.install(app)
     app.add_middleware(Replies)

@@ -19,6 +19,8 @@ from api.dialects.native_errors import ProblemDetails
 from api.dialects.one_min import Feature
 from api.dialects.openai import ImagesCall
 from api.dialects.replicate import NewPrediction
+from api.errors import MEANINGS
+from api.idempotency import REPLAYED
 from api.routes.batches import NewBatch
 from api.routes.campaign_reviews import Picks, Review
 from api.routes.campaigns import Changes
@@ -29,6 +31,7 @@ from api.routes.shares import NewShare
 from api.routes.tenants import NewTenant, TenantChange
 from api.routes.webhooks import NewWebhook
 from fluxfarm.campaigns.spec import Spec
+from fluxfarm.errors import BadRequest, IdempotencyInFlight, IdempotencyKeyReused, Unauthorized
 
 _BODIES: Final[tuple[type[BaseModel], ...]] = (
     NewJob,
@@ -52,6 +55,10 @@ _BODIES: Final[tuple[type[BaseModel], ...]] = (
     FalInput,
     NewPrediction,
 )
+_REPLAYED: Final = {
+    "description": "`true` when the `Idempotency-Key` came before.",
+    "schema": {"type": "string"},
+}
 _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
 _WITH_SLASHES: Final = ("key", "id", "model", "endpoint")  #: parameters that take the rest of a path
 _PARAMETER: Final = re.compile(r"\\\{(\w+)\\\}")
@@ -82,6 +89,8 @@ def _describe(app: FastAPI) -> dict[str, Any]:
                 operation["security"] = [{scheme: [scope] for scheme in one} for one in operation["security"]]
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]  # invalid parameters are a 400 here
+            if any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", ())):
+                _describe_replays(operation["responses"])
     schemas: dict[str, Any] = found.setdefault("components", {}).setdefault("schemas", {})
     for name in _NOT_OURS:
         schemas.pop(name, None)
@@ -90,6 +99,16 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     )
     schemas.update(ours["$defs"])
     return found
+
+
+def _describe_replays(responses: dict[str, Any]) -> None:
+    """What a call with an ``Idempotency-Key`` may come to besides, in the form of its other errors."""
+    content = responses[str(Unauthorized.status)]["content"]
+    for status in (BadRequest.status, IdempotencyInFlight.status, IdempotencyKeyReused.status):
+        responses.setdefault(str(status), {"description": MEANINGS[status], "content": content})
+    for name, response in responses.items():
+        if name.startswith("2"):
+            response.setdefault("headers", {})[REPLAYED] = _REPLAYED
 
 
 class Methods:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID, uuid4
 
+from fastapi import Response
+
 from api.auth import allowed
+from api.creation import Creation
 from api.farm import Farm
 from api.routing import HealthBoard, Surroundings, look_around, survey, wish_of
 from api.submit import dispatch
@@ -48,8 +51,12 @@ class Word:
     seed: int | None = None
 
 
-def say(farm: Farm, secret: str, name: str, word: Word) -> int:
+def say(
+    farm: Farm, creation: Creation, said: bytes, name: str, word: Word, answer: Callable[[int], Response]
+) -> Response:
     """Note the word on every file, and render those anew that are to be regenerated; all or nothing.
+
+    ``answer`` words the reply, which is kept with the rest, to the count of the files.
 
     Raises:
         NotFound: no such campaign, or one of the files is none of it.
@@ -57,7 +64,7 @@ def say(farm: Farm, secret: str, name: str, word: Word) -> int:
     """
     health = look_around(farm)
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
+        key = creation.begin(session, Scope.CAMPAIGNS, said)
         campaign = campaigns.read(session, key.tenant_id, name)
         files = _files(session, campaign, word.files)
         author = word.author or str(key.id)
@@ -65,9 +72,10 @@ def say(farm: Farm, secret: str, name: str, word: Word) -> int:
             _check_over(files)
         campaign_reviews.add(session, campaign.id, files, verdict=word.verdict, comment=word.comment, author=author)
         queues = _regenerate(farm, session, key, campaign, files, word, health) if word.verdict == REGENERATE else set()
+        told = creation.keep(session, answer(len(files)))
     for queue in queues:
         dispatch(farm, queue)
-    return len(files)
+    return told
 
 
 def _files(session: Session, campaign: Campaign, names: Sequence[str]) -> list[Listed]:

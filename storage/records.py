@@ -203,7 +203,7 @@ class Job(Base):
 
 
 class IdempotencyKey(Base):
-    """What a caller's ``Idempotency-Key`` stands for: a job, with which it goes, or ids; nothing of the body."""
+    """What a caller's ``Idempotency-Key`` stands for: a job, with which it goes, or a reply; nothing of the body."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (Index(None, "job_uuid"), Index(None, "expires_at"))
@@ -213,8 +213,8 @@ class IdempotencyKey(Base):
     digest: Mapped[bytes]  #: SHA-256 of the call that came with it first
     holder: Mapped[UUID]  #: the request that works on it: the uuid that its job will have
     job_uuid: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.uuid", ondelete="CASCADE"))
-    made: Mapped[dict[str, Any] | None]  #: the ids of what is no job; this and the job NULL: in flight
-    status_code: Mapped[int | None] = mapped_column(SmallInteger)  #: of the first reply
+    sealed_reply: Mapped[str | None]  #: of a call that made no job: encrypted, as it may show a secret
+    status_code: Mapped[int | None] = mapped_column(SmallInteger)  #: of the first reply; NULL: in flight
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
 

@@ -16,12 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import Secret, allowed
 from api.batches import PREFIX, check_endpoint, create, results
 from api.bodies import JsonBody, parse_json
+from api.creation import Creation, Making
 from api.dialects.openai_errors import OpenAIError
 from api.errors import errors_as
 from api.farm import Farm, FarmPart
 from api.forms import read_form
 from api.replies import reply
 from api.strict import Strict, read
+from api.uploads import said
 from fluxfarm.airecord import Problem
 from fluxfarm.errors import Canceled, InvalidField, NotFound
 from fluxfarm.scopes import Scope
@@ -194,7 +196,7 @@ _FORM: Final = {
     responses={200: {"model": FileReply}, **errors_as(OpenAIError, 400, 401, 403, 413, 415)},
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-async def upload_file(farm: FarmPart, secret: Secret, request: Request) -> Response:
+async def upload_file(farm: FarmPart, secret: Secret, creation: Making, request: Request) -> Response:
     """Upload a JSON Lines file for a batch, with the purpose `batch`."""
     await run_in_threadpool(_enter, farm, secret, Scope.RENDER)
     form = await read_form(request, farm.settings.campaign_limit)
@@ -203,7 +205,7 @@ async def upload_file(farm: FarmPart, secret: Secret, request: Request) -> Respo
     file = next((one for one in form.files if one.name == "file"), None)
     if file is None:
         raise InvalidField("The form has no file in the field 'file'.", param="file")
-    return reply(await run_in_threadpool(_keep, farm, secret, file.body))
+    return await run_in_threadpool(_keep, farm, creation, file.body)
 
 
 def _enter(farm: Farm, secret: str, scope: Scope) -> UUID:
@@ -211,9 +213,9 @@ def _enter(farm: Farm, secret: str, scope: Scope) -> UUID:
         return allowed(tenants.authenticate(session, secret), scope).tenant_id
 
 
-def _keep(farm: Farm, secret: str, body: bytes) -> FileReply:
+def _keep(farm: Farm, creation: Creation, body: bytes) -> Response:
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
+        key = creation.begin(session, Scope.RENDER, said({}, [("file", body)]))
         row = BatchFile(
             id=random_id("file-"),
             tenant_id=key.tenant_id,
@@ -222,7 +224,7 @@ def _keep(farm: Farm, secret: str, body: bytes) -> FileReply:
             body=body,
             size_bytes=len(body),
         )
-        return _file(batches.keep_file(session, row))
+        return creation.keep(session, reply(_file(batches.keep_file(session, row))))
 
 
 @router.get(
@@ -319,24 +321,23 @@ _SHOWN: Final[dict[int | str, dict[str, Any]]] = {
         }
     },
 )
-async def create_batch(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
+async def create_batch(farm: FarmPart, secret: Secret, creation: Making, body: JsonBody) -> Response:
     """Make a batch of an uploaded file; its calls are rendered in the bulk lane."""
-    return await to_thread.run_sync(_create, farm, secret, body, limiter=farm.pictures)
+    return await to_thread.run_sync(_create, farm, secret, creation, body, limiter=farm.pictures)
 
 
-def _create(farm: Farm, secret: str, body: bytes) -> Response:
-    _enter(farm, secret, Scope.RENDER)
+def _create(farm: Farm, secret: str, creation: Creation, body: bytes) -> Response:
+    creation.enter(Scope.RENDER, body)
     asked = read(NewBatch, parse_json(body))
-    made = create(
+    return create(
         farm,
         secret,
+        lambda session, batch: creation.keep(session, reply(_batch(session, batch))),
         endpoint=check_endpoint(asked.endpoint),
         input_file_id=asked.input_file_id,
         window=asked.completion_window,
         notes=asked.metadata or {},
     )
-    with farm.database.transaction() as session:
-        return reply(_batch(session, batches.read(session, made.tenant_id, made.id)))
 
 
 @router.get(

@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
+from api.creation import Making
 from api.errors import problems
 from api.farm import Farm, FarmPart
 from api.replies import reply
@@ -84,7 +85,7 @@ def _enter(farm: Farm, secret: str) -> None:
     responses={200: {"model": Reviewed}, **problems(400, 401, 403, 404, 409, 413, 415)},
     openapi_extra=_body("Review"),
 )
-def review(farm: FarmPart, secret: Secret, name: Name, body: JsonBody) -> Response:
+def review(farm: FarmPart, secret: Secret, creation: Making, name: Name, body: JsonBody) -> Response:
     """Approve, reject, comment on or regenerate files; all of them or none."""
     _enter(farm, secret)
     asked = read(Review, parse_json(body))
@@ -98,7 +99,7 @@ def review(farm: FarmPart, secret: Secret, name: Name, body: JsonBody) -> Respon
         prompt=asked.prompt,
         seed=asked.seed,
     )
-    return reply(Reviewed(reviewed=say(farm, secret, name, word)))
+    return say(farm, creation, body, name, word, lambda count: reply(Reviewed(reviewed=count)))
 
 
 @router.get("/reviews", operation_id="listReviews", responses={200: {"model": History}, **problems(400, 401, 403, 404)})
@@ -136,9 +137,9 @@ def history(
     responses={200: {"model": Masters}, **problems(400, 401, 403, 404, 409, 413, 415)},
     openapi_extra=_body("Picks"),
 )
-def masters(farm: FarmPart, secret: Secret, name: Name, body: JsonBody) -> Response:
+def masters(farm: FarmPart, secret: Secret, creation: Making, name: Name, body: JsonBody) -> Response:
     """Render picked pictures in full, with the same prompt and seed, at one or many placements."""
-    _enter(farm, secret)
+    creation.enter(Scope.CAMPAIGNS, body)
     asked = read(Picks, parse_json(body))
     found = make_masters(farm, secret, name, list(dict.fromkeys(asked.picks)), asked.placements)
-    return reply(Masters(made=found.made, existing=found.existing))
+    return creation.close(reply(Masters(made=found.made, existing=found.existing)))

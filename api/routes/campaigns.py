@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Annotated, Any, Final
 
 from anyio import to_thread
@@ -25,6 +26,7 @@ from api.campaign_replies import (
     plan_of,
 )
 from api.campaigns import create, prepare
+from api.creation import Creation, Making
 from api.errors import problems
 from api.farm import Farm, FarmPart
 from api.replies import reply
@@ -116,6 +118,7 @@ def _enter(farm: Farm, secret: str, scope: Scope) -> None:
 async def create_campaign(
     farm: FarmPart,
     secret: Secret,
+    creation: Making,
     body: SpecBody,
     dry_run: Annotated[bool, Query(alias="dryRun", description="Only plan; nothing is stored.")] = False,
     start: Annotated[bool, Query(description="Let it run at once; else `resume` starts it.")] = True,
@@ -125,21 +128,27 @@ async def create_campaign(
     All its jobs are stored in one transaction, or none. The same campaign again (by name and content) is a 200 that
     shows the first; another one of the same name is a 409.
     """
-    return await to_thread.run_sync(_create, farm, secret, body, dry_run, start, limiter=farm.pictures)
+    do = partial(_plan, farm, secret) if dry_run else partial(_create, farm, secret, creation, start)
+    return await to_thread.run_sync(do, body, limiter=farm.pictures)
 
 
-def _create(farm: Farm, secret: str, body: Callable[[], Spec], dry_run: bool, start: bool) -> Response:
-    prepared = prepare(farm, secret, body(), look_outside=dry_run)
-    if dry_run:
-        with farm.database.transaction() as session:
-            return reply(PlanReply(plan=plan_of(session, prepared)))
+def _plan(farm: Farm, secret: str, body: Callable[[], Spec]) -> Response:
+    prepared = prepare(farm, secret, body(), look_outside=True)
+    with farm.database.transaction() as session:
+        return reply(PlanReply(plan=plan_of(session, prepared)))
+
+
+def _create(farm: Farm, secret: str, creation: Creation, start: bool, body: Callable[[], Spec]) -> Response:
+    spec = body()
+    creation.enter(Scope.CAMPAIGNS, spec)
+    prepared = prepare(farm, secret, spec, look_outside=False)
     campaign, is_new = create(farm, secret, prepared, start=start)
     with farm.database.transaction() as session:
         told = CampaignReply(
             campaign=campaign_record(session, campaigns.read(session, campaign.tenant_id, campaign.name))
         )
     location = f"{farm.settings.base_url}/v1/campaigns/{campaign.name}"
-    return reply(told, 201 if is_new else 200, {"Location": location})
+    return creation.close(reply(told, 201 if is_new else 200, {"Location": location}))
 
 
 @router.get("", operation_id="listCampaigns", responses={200: {"model": CampaignPage}, **problems(400, 401, 403)})
@@ -231,10 +240,10 @@ class RetriedCampaign(BaseModel):
     operation_id="retryCampaign",
     responses={200: {"model": RetriedCampaign}, **problems(401, 403, 404, 409)},
 )
-def retry_campaign(farm: FarmPart, secret: Secret, name: Name) -> Response:
+def retry_campaign(farm: FarmPart, secret: Secret, creation: Making, name: Name) -> Response:
     """Try the failed jobs of a campaign again, and only those; the call can be repeated without harm."""
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
+        key = creation.begin(session, Scope.CAMPAIGNS)
         found = campaigns.not_canceled(session, key.tenant_id, name)
     retried = skipped = 0
     before: int | None = None
@@ -243,7 +252,7 @@ def retry_campaign(farm: FarmPart, secret: Secret, name: Name) -> Response:
         bulk = retry_many(farm, secret, wanted, before=before, limit=MOST_RETRIED, scope=Scope.CAMPAIGNS)
         retried, skipped, before = retried + len(bulk.jobs), skipped + len(bulk.skipped), bulk.next_before
         if before is None:
-            return reply(RetriedCampaign(retried=retried, skipped=skipped))
+            return creation.close(reply(RetriedCampaign(retried=retried, skipped=skipped)))
 
 
 class Listing(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from functools import cache, partial
@@ -28,6 +27,7 @@ from api.idempotency import REPLAYED, Guard, IdempotencyKey, Repeats, digest
 from api.outcome import over, pictures_of
 from api.replies import reply
 from api.submit import submit
+from api.uploads import said
 from fluxfarm.catalog import find_model
 from fluxfarm.errors import FluxfarmError
 from fluxfarm.scopes import Scope
@@ -85,8 +85,7 @@ async def edit_image(farm: FarmPart, secret: Secret, request: Request, idempoten
     order = cache(lambda: read_form(fields, form.files, _default(farm)))
 
     def call() -> bytes:
-        files = [[file.name, hashlib.sha256(file.body).hexdigest()] for file in form.files]
-        return digest("/v1/images/edits", {"fields": fields, "files": files})
+        return digest("/v1/images/edits", said(fields, [(file.name, file.body) for file in form.files]))
 
     return await _answer(farm, secret, request, order, _guard(request, secret, idempotency_key, call))
 

@@ -20,7 +20,7 @@ from api.bodies import JsonBody, parse_json
 from api.dialects.native import EXAMPLES, read_order
 from api.errors import problems
 from api.farm import Farm, FarmPart
-from api.idempotency import REPLAYED, Guard, IdempotencyKey, digest
+from api.idempotency import Guard, IdempotencyKey, digest
 from api.replies import reply
 from api.submit import ACCEPTED, POLL_AFTER, Rehearsal, accepted_headers, rehearse, submit
 from api.waiting import until_over
@@ -73,7 +73,6 @@ class RehearsalReply(BaseModel):
 HEADERS: Final = {
     "Location": {"description": "Where the job is read.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds until a look is worth it.", "schema": {"type": "integer"}},
-    REPLAYED: {"description": "`true` when the `Idempotency-Key` came before.", "schema": {"type": "string"}},
     "Preference-Applied": {"description": "`wait=N`, when it was asked for.", "schema": {"type": "string"}},
 }
 

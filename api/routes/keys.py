@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
+from api.creation import Making
 from api.errors import problems
 from api.farm import FarmPart
 from api.replies import reply
@@ -117,15 +118,15 @@ def list_keys(farm: FarmPart, secret: Secret) -> Response:
         }
     },
 )
-def create_key(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
+def create_key(farm: FarmPart, creation: Making, body: JsonBody) -> Response:
     """Make a key."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret), Scope.ADMIN)
+        caller = creation.begin(session, Scope.ADMIN, body)
         asked = read(NewKey, parse_json(body))
         expires_at = future(asked.expires_at, "expiresAt", datetime.now(UTC))
         _may_grant(caller, asked.scopes)
         made = tenants.create_key(session, caller.tenant_id, asked.name, asked.scopes, expires_at, asked.rate_limit)
-    return reply(fresh(*made), 201)
+        return creation.keep(session, reply(fresh(*made), 201))
 
 
 @router.post(
@@ -140,14 +141,14 @@ def create_key(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
         }
     },
 )
-def rotate_key(farm: FarmPart, secret: Secret, id: UUID, body: JsonBody) -> Response:  # noqa: A002 - as above
+def rotate_key(farm: FarmPart, creation: Making, id: UUID, body: JsonBody) -> Response:  # noqa: A002 - as above
     """Make a key like an old one, which works on for a while: put the new one in place, and nothing stands still."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret), Scope.ADMIN)
+        caller = creation.begin(session, Scope.ADMIN, body)
         asked = read(Rotation, parse_json(body))
         _may_grant(caller, tenants.read_key(session, caller.tenant_id, id).scopes)
         made = tenants.rotate_key(session, caller.tenant_id, id, timedelta(seconds=asked.grace))
-    return reply(fresh(*made), 201)
+        return creation.keep(session, reply(fresh(*made), 201))
 
 
 @router.delete(

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from api.airecords import links
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
+from api.creation import Making
 from api.dialects.one_min import ai_record, asset, read_order
 from api.dialects.one_min_errors import OneMinError
 from api.errors import errors_as
@@ -21,7 +22,7 @@ from api.forms import read_form
 from api.idempotency import REPLAYED, Guard, IdempotencyKey, digest
 from api.outcome import pictures_of
 from api.submit import ACCEPTED, POLL_AFTER, submit
-from api.uploads import check_caller, keep
+from api.uploads import check_caller, keep, said
 from fluxfarm.errors import InvalidField, StillRendering
 from fluxfarm.scopes import Scope
 from storage.records import Job
@@ -93,13 +94,16 @@ def read_feature(farm: FarmPart, secret: Secret, uuid: UUID) -> Response:
     },
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-async def upload_asset(farm: FarmPart, secret: Secret, request: Request) -> Response:
+async def upload_asset(farm: FarmPart, secret: Secret, creation: Making, request: Request) -> Response:
     """Upload a picture to edit."""
     await check_caller(farm, secret)
     form = await read_form(request, farm.settings.upload_limit)
     if [file.name for file in form.files] != [ASSET]:
         raise InvalidField(f"The form must hold one file, in the field {ASSET!r}.", param=ASSET)
-    return JSONResponse(asset(await keep(farm, secret, form.files[0].body, ASSET)))
+    body = form.files[0].body
+    await run_in_threadpool(creation.enter, Scope.RENDER, said({}, [(ASSET, body)]))
+    kept = JSONResponse(asset(await keep(farm, secret, body, ASSET)))
+    return await run_in_threadpool(creation.close, kept)
 
 
 def _read(farm: Farm, secret: str, uuid: UUID) -> Job:

@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
+from api.creation import Making
 from api.errors import problems
 from api.farm import Farm, FarmPart
 from api.replies import reply
@@ -122,10 +123,10 @@ def list_providers(
         }
     },
 )
-def put_key(farm: FarmPart, secret: Secret, provider: str, body: JsonBody) -> Response:
+def put_key(farm: FarmPart, creation: Making, provider: str, body: JsonBody) -> Response:
     """Use a key of your own at a provider, in the place of the one before; the farm then charges nothing for it."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret), Scope.ADMIN)
+        caller = creation.begin(session, Scope.ADMIN, body)
         _known(farm, provider)
         if not farm.remotes.enabled:
             raise InvalidField(
@@ -141,8 +142,9 @@ def put_key(farm: FarmPart, secret: Secret, provider: str, body: JsonBody) -> Re
             asked.key[-HINT:] if len(asked.key) > 3 * HINT else "",
             asked.account_id,
         )
+        answer = creation.keep(session, reply(OwnKeyReply.model_validate(kept)))
     farm.gates.reset(Gate(provider, own_account(caller.tenant_id)))
-    return reply(OwnKeyReply.model_validate(kept))
+    return answer
 
 
 @router.get(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.auth import Secret
 from api.bodies import FIELD, read_upload
+from api.creation import Making
 from api.errors import problems
 from api.farm import FarmPart
 from api.replies import reply
-from api.uploads import check_caller, keep
+from api.uploads import check_caller, keep, said
 from fluxfarm.airecord import Moment
+from fluxfarm.scopes import Scope
 
 router = APIRouter(prefix="/v1/references", tags=["references"])
 
@@ -45,10 +48,11 @@ _FORM = {
     responses={201: {"model": ReferenceReply}, **problems(400, 401, 403, 413, 415)},
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-async def upload_reference(farm: FarmPart, secret: Secret, request: Request) -> Response:
+async def upload_reference(farm: FarmPart, secret: Secret, creation: Making, request: Request) -> Response:
     """Upload a reference picture; the same picture again gives the same id."""
     await check_caller(farm, secret)
     body = await read_upload(request, farm.settings.upload_limit)
+    await run_in_threadpool(creation.enter, Scope.RENDER, said({}, [(FIELD, body)]))
     row = await keep(farm, secret, body, FIELD)
     kept = ReferenceReply(
         id=row.id,
@@ -58,4 +62,4 @@ async def upload_reference(farm: FarmPart, secret: Secret, request: Request) -> 
         sha256=row.sha256,
         created_at=row.created_at,
     )
-    return reply(kept, 201)
+    return await run_in_threadpool(creation.close, reply(kept, 201))

@@ -6,17 +6,19 @@ from datetime import datetime
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from api.auth import Secret, allowed
+from api.creation import Making
 from api.dialects.replicate import file_url
 from api.dialects.replicate_errors import ReplicateError
 from api.errors import errors_as
 from api.farm import FarmPart
 from api.forms import read_form
 from api.replies import reply
-from api.uploads import check_caller, keep
+from api.uploads import check_caller, keep, said
 from fluxfarm.airecord import Moment
 from fluxfarm.errors import InvalidField, NotFound
 from fluxfarm.scopes import Scope
@@ -59,14 +61,16 @@ class FileReply(BaseModel):
     responses={201: {"model": FileReply}, **errors_as(ReplicateError, 400, 401, 403, 413, 415, 422)},
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-async def create_file(farm: FarmPart, secret: Secret, request: Request) -> Response:
+async def create_file(farm: FarmPart, secret: Secret, creation: Making, request: Request) -> Response:
     """Upload a picture; `urls.get` is what the input of a prediction takes."""
     await check_caller(farm, secret)
     form = await read_form(request, farm.settings.upload_limit)
     contents = [file.body for file in form.files if file.name != METADATA]
     if len(contents) != 1:
         raise InvalidField(f"The form must hold one file, in the field {CONTENT!r}.", param=CONTENT)
-    return reply(_file(await keep(farm, secret, contents[0], CONTENT), farm.settings.base_url), 201)
+    await run_in_threadpool(creation.enter, Scope.RENDER, said({}, [(CONTENT, contents[0])]))
+    row = await keep(farm, secret, contents[0], CONTENT)
+    return await run_in_threadpool(creation.close, reply(_file(row, farm.settings.base_url), 201))
 
 
 @router.get(

@@ -7,20 +7,23 @@ from uuid import UUID
 
 from anyio import to_thread
 from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.airecords import JobReply, ai_record, make_cursor, read_cursor
 from api.auth import Secret
 from api.bodies import JsonBody, parse_json
+from api.creation import Making
 from api.errors import problems
 from api.farm import FarmPart
-from api.idempotency import REPLAYED, Guard, IdempotencyKey, digest
+from api.idempotency import Guard, IdempotencyKey, digest
 from api.replies import reply
 from api.retry import retry, retry_many
 from api.strict import Strict, read
 from api.submit import ACCEPTED, accepted_headers
 from fluxfarm.jobs import JobState
+from fluxfarm.scopes import Scope
 from storage.repository.jobs import Filter
 
 MOST: Final = 1000
@@ -79,11 +82,12 @@ class RetriedMany(BaseModel):
         }
     },
 )
-async def retry_jobs(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
+async def retry_jobs(farm: FarmPart, secret: Secret, creation: Making, body: JsonBody) -> Response:
     """Try failed jobs again, each as a new job that names the old one in `retryOf`.
 
     All new jobs are stored in one transaction. The call can be repeated without harm: a job is retried once.
     """
+    await run_in_threadpool(creation.enter, Scope.RENDER, body)
     asked = read(RetryMany, parse_json(body))
     wanted = Filter(status=JobState(asked.status), error=asked.error, campaign=asked.campaign, tag=asked.tag)
     before = read_cursor(asked.cursor)
@@ -94,12 +98,11 @@ async def retry_jobs(farm: FarmPart, secret: Secret, body: JsonBody) -> Response
     told = RetriedMany(
         retried=len(bulk.jobs), jobs=bulk.jobs, skipped=skipped, next_cursor=make_cursor(bulk.next_before)
     )
-    return reply(told, ACCEPTED)
+    return await run_in_threadpool(creation.close, reply(told, ACCEPTED))
 
 
 _HEADERS: Final = {
     "Location": {"description": "Where the new job is read.", "schema": {"type": "string"}},
-    REPLAYED: {"description": "`true` when the `Idempotency-Key` came before.", "schema": {"type": "string"}},
 }
 
 

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
+from api.creation import Making
 from api.errors import problems
 from api.export import chosen, gather
 from api.farm import Farm, FarmPart
@@ -97,17 +98,17 @@ def _told(row: ShareLink, url: str | None = None) -> Share:
         }
     },
 )
-def create_share(farm: FarmPart, secret: Secret, name: Name, body: JsonBody) -> Response:
+def create_share(farm: FarmPart, creation: Making, name: Name, body: JsonBody) -> Response:
     """Make a link that shows the files to whoever has it."""
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
+        key = creation.begin(session, Scope.CAMPAIGNS, body)
         asked = read(NewShare, parse_json(body))
         until = future(asked.expires_at, "expiresAt", datetime.now(UTC))
         if until is None:
             raise InvalidField("expiresAt is missing.", param="expiresAt")
         campaign = campaigns.read(session, key.tenant_id, name)
         row, token = shares.create(session, campaign.id, asked.only.value, until)
-    return reply(_told(row, _url(farm, token)), 201)
+        return creation.keep(session, reply(_told(row, _url(farm, token)), 201))
 
 
 @router.get(

@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
+from api.creation import Making
 from api.errors import problems
 from api.farm import FarmPart
 from api.replies import reply
@@ -137,14 +138,14 @@ def list_tenants(farm: FarmPart, secret: Secret) -> Response:
     responses={201: {"model": TenantReply}, **problems(400, 401, 403, 404, 409, 413, 415)},
     openapi_extra=_body(NewTenant, EXAMPLES),
 )
-def create_tenant(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
+def create_tenant(farm: FarmPart, creation: Making, body: JsonBody) -> Response:
     """Make a tenant; `POST /v1/tenants/{tenant}/keys` gives it a key."""
     with farm.database.transaction() as session:
-        allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
+        creation.begin(session, Scope.OPERATOR, body)
         asked = read(NewTenant, parse_json(body))
         tenant = policies.create(session, {"name": asked.name, **_columns(asked)})
         made = _told(tenant, _budget(session, tenant.id, asked))
-    return reply(made, 201)
+        return creation.keep(session, reply(made, 201))
 
 
 @router.get("/{tenant}", operation_id="readTenant", responses={200: {"model": TenantReply}, **problems(401, 403, 404)})
@@ -181,15 +182,15 @@ def change_tenant(farm: FarmPart, secret: Secret, tenant: UUID, body: JsonBody) 
     responses={201: {"model": FreshKeyReply}, **problems(400, 401, 403, 404, 413, 415)},
     openapi_extra=_body(NewKey, FIRST_KEY),
 )
-def create_tenant_key(farm: FarmPart, secret: Secret, tenant: UUID, body: JsonBody) -> Response:
+def create_tenant_key(farm: FarmPart, creation: Making, tenant: UUID, body: JsonBody) -> Response:
     """Make a key of a tenant, most often the first one, with the scope `admin`, which makes the others."""
     with farm.database.transaction() as session:
-        allowed(tenants.authenticate(session, secret), Scope.OPERATOR)
+        creation.begin(session, Scope.OPERATOR, body)
         asked = read(NewKey, parse_json(body))
         expires_at = future(asked.expires_at, "expiresAt", datetime.now(UTC))
         policies.read(session, tenant)
         made = tenants.create_key(session, tenant, asked.name, asked.scopes, expires_at, asked.rate_limit)
-    return reply(fresh(*made), 201)
+        return creation.keep(session, reply(fresh(*made), 201))
 
 
 def _columns(asked: TenantChange) -> dict[str, Any]:

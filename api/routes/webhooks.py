@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from api.airecords import make_cursor, read_cursor
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
+from api.creation import Creation, Making
 from api.errors import problems
 from api.farm import Farm, FarmPart
 from api.replies import reply
@@ -137,32 +138,27 @@ class Listing(BaseModel):
         }
     },
 )
-async def create_webhook(farm: FarmPart, secret: Secret, body: JsonBody) -> Response:
+async def create_webhook(farm: FarmPart, secret: Secret, creation: Making, body: JsonBody) -> Response:
     """Make an endpoint.
 
     Its messages are signed as Standard Webhooks 1.0.0 says, with the secret in this reply. A URL has one endpoint.
     """
-    url = await run_in_threadpool(_asked, farm, secret, body)
+    url = await run_in_threadpool(_asked, farm, creation, body)
     await to_thread.run_sync(look_up, farm, url, "url", limiter=farm.pictures)
-    return await run_in_threadpool(_create, farm, secret, url)
+    return await run_in_threadpool(_create, farm, secret, creation, url)
 
 
-def _asked(farm: Farm, secret: str, body: bytes) -> str:
-    _tenant(farm, secret)
+def _asked(farm: Farm, creation: Creation, body: bytes) -> str:
+    creation.enter(Scope.RENDER, body)
     return checked_url(farm, read(NewWebhook, parse_json(body)).url, "url")
 
 
-def _tenant(farm: Farm, secret: str) -> UUID:
-    with farm.database.transaction() as session:
-        return allowed(tenants.authenticate(session, secret), Scope.RENDER).tenant_id
-
-
-def _create(farm: Farm, secret: str, url: str) -> Response:
+def _create(farm: Farm, secret: str, creation: Creation, url: str) -> Response:
     fresh = new_secret()
     with farm.database.transaction() as session:
         caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         endpoint = endpoints.create(session, caller.tenant_id, url, farm.sealer.seal(fresh))
-    return reply(_with_secret(endpoint, fresh), 201)
+        return creation.keep(session, reply(_with_secret(endpoint, fresh), 201))
 
 
 @router.get("", operation_id="listWebhooks", responses={200: {"model": WebhookList}, **problems(401, 403)})
@@ -204,13 +200,13 @@ def read_secret(farm: FarmPart, secret: Secret, webhook: str) -> Response:
     operation_id="rotateWebhookSecret",
     responses={200: {"model": FreshWebhookReply}, **problems(401, 403, 404, 409)},
 )
-def rotate_secret(farm: FarmPart, secret: Secret, webhook: str) -> Response:
+def rotate_secret(farm: FarmPart, creation: Making, webhook: str) -> Response:
     """Sign with a new secret; for 24 hours each message bears the signatures of the old and of the new one."""
     fresh = new_secret()
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
+        caller = creation.begin(session, Scope.RENDER)
         endpoint = endpoints.rotate(session, caller.tenant_id, webhook, farm.sealer.seal(fresh))
-    return reply(_with_secret(endpoint, fresh))
+        return creation.keep(session, reply(_with_secret(endpoint, fresh)))
 
 
 @router.post(
@@ -242,13 +238,14 @@ def delete_webhook(farm: FarmPart, secret: Secret, webhook: str) -> Response:
     status_code=202,
     responses={202: {"model": DeliveryReply}, **problems(401, 403, 404, 409)},
 )
-def test_webhook(farm: FarmPart, secret: Secret, webhook: str) -> Response:
+def test_webhook(farm: FarmPart, creation: Making, webhook: str) -> Response:
     """Send a `test` event; the endpoint's deliveries tell what became of it."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
+        caller = creation.begin(session, Scope.RENDER)
         delivery = endpoints.send_test(session, caller.tenant_id, webhook)
+        answer = creation.keep(session, reply(_delivery(delivery), 202))
     farm.notifier.hurry(delivery.endpoint_id)
-    return reply(_delivery(delivery), 202)
+    return answer
 
 
 @router.get(
@@ -274,13 +271,14 @@ def list_deliveries(farm: FarmPart, secret: Secret, webhook: str, wanted: Annota
     status_code=202,
     responses={202: {"model": DeliveryReply}, **problems(401, 403, 404, 409)},
 )
-def replay_delivery(farm: FarmPart, secret: Secret, delivery: str) -> Response:
+def replay_delivery(farm: FarmPart, creation: Making, delivery: str) -> Response:
     """Send a message again, with the same `webhook-id`, a fresh timestamp and the whole schedule before it."""
     with farm.database.transaction() as session:
-        caller = allowed(tenants.authenticate(session, secret), Scope.RENDER)
+        caller = creation.begin(session, Scope.RENDER)
         replayed = endpoints.replay(session, caller.tenant_id, delivery)
+        answer = creation.keep(session, reply(_delivery(replayed), 202))
     farm.notifier.hurry(replayed.endpoint_id)
-    return reply(_delivery(replayed), 202)
+    return answer
 
 
 def _with_secret(endpoint: Endpoint, secret: str) -> FreshWebhookReply:

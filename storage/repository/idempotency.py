@@ -1,8 +1,9 @@
-"""Idempotency keys: the same call twice is one job. A key belongs to a tenant, to one call, and to the job it made.
+"""Idempotency keys: the same call twice is one job. A key belongs to a tenant, to one call, and to what that made.
 
-A row without a job is in flight: its request still fetches pictures outside of any transaction, under a hold that
-runs out by itself if the process dies. Whatever else a request does happens in the transaction that took the key, so
-that a second request with the key waits at the row until the first one has committed or has left nothing.
+That is a job, or else a reply that is kept (``storage.repository.kept_replies``). A row with neither is in flight: its
+request still does something outside of any transaction, such as fetching pictures, under a hold that runs out by itself
+if the process dies. Whatever else a request does happens in the transaction that took the key, so that a second request
+with the key waits at the row until the first one has committed or has left nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    null,
     select,
     tuple_,
     update,
@@ -46,6 +48,7 @@ _MINE: Final = {
     "holder": bindparam("holder"),
     "job_uuid": bindparam("key_job"),
     "status_code": bindparam("status_code"),
+    "sealed_reply": null(),
     "expires_at": func.now() + bindparam("seconds", type_=Interval),
 }
 EXPIRED: Final = IdempotencyKey.expires_at <= func.now()
@@ -96,11 +99,16 @@ def take(session: Session, call: Taken | None) -> First | None:
     if call is None:
         return None
     for _ in range(TRIES):
-        if session.scalar(TAKE, _parameters(call, IN_FLIGHT)) is not None:
+        if held(session, call):
             return None
         if (first := look(session, call)) is not None:
             return first
-    raise _in_flight()
+    raise in_flight()
+
+
+def held(session: Session, call: Taken) -> bool:
+    """Whether the key was free and is this call's now, in flight."""
+    return session.scalar(TAKE, _parameters(call, IN_FLIGHT)) is not None
 
 
 def create(session: Session, new: NewJob, call: Taken | None, *, status_code: int, ttl: float) -> Stored | First:
@@ -125,7 +133,7 @@ def create(session: Session, new: NewJob, call: Taken | None, *, status_code: in
             return jobs.stored(values, row)
         if (first := look(session, call)) is not None:
             return first
-    raise _in_flight()
+    raise in_flight()
 
 
 def look(session: Session, call: Taken | None) -> First | None:
@@ -134,21 +142,28 @@ def look(session: Session, call: Taken | None) -> First | None:
     Raises:
         IdempotencyKeyReused, IdempotencyInFlight: as above.
     """
-    if call is None or call.is_first:
+    if call is None or call.is_first or (row := seen(session, call)) is None:
         return None
-    seen = session.execute(
-        select(IdempotencyKey.digest, IdempotencyKey.job_uuid, IdempotencyKey.status_code).where(
-            IdempotencyKey.tenant_id == call.tenant_id, IdempotencyKey.key == call.key, ~EXPIRED
-        )
+    if row.job_uuid is None or row.status_code is None:
+        raise in_flight()
+    return First(jobs.read(session, call.tenant_id, row.job_uuid), row.status_code)
+
+
+def seen(session: Session, call: Taken) -> IdempotencyKey | None:
+    """The row of the key while it counts.
+
+    Raises:
+        IdempotencyKeyReused: the first call was another one.
+    """
+    row = session.scalars(
+        select(IdempotencyKey)
+        .where(IdempotencyKey.tenant_id == call.tenant_id, IdempotencyKey.key == call.key, ~EXPIRED)
+        .execution_options(populate_existing=True)
     ).one_or_none()
-    if seen is None:
-        return None
-    if seen.digest != call.digest:
+    if row is not None and row.digest != call.digest:
         message = "This Idempotency-Key came before with another call; give each call a key of its own."
         raise IdempotencyKeyReused(message)
-    if seen.job_uuid is None or seen.status_code is None:
-        raise _in_flight()
-    return First(jobs.read(session, call.tenant_id, seen.job_uuid), seen.status_code)
+    return row
 
 
 def _parameters(call: Taken, seconds: float, status_code: int | None = None) -> dict[str, Any]:
@@ -172,7 +187,8 @@ def _creation(names: tuple[str, ...]) -> ReturningInsert[Any, Any, Any, Any, Any
     return insert(jobs.TABLE).from_select(names, row).returning(*jobs.MADE)
 
 
-def _in_flight() -> IdempotencyInFlight:
+def in_flight() -> IdempotencyInFlight:
+    """What a call is told whose twin is worked on."""
     message = "A call with this Idempotency-Key is still worked on; repeat it in a moment to get its reply."
     return IdempotencyInFlight(message, retry_after=RETRY_AFTER)
 
@@ -183,20 +199,28 @@ def finish(session: Session, call: Taken | None, *, status_code: int, ttl: float
     Raises:
         IdempotencyInFlight: the hold ran out and another call has the key; this one must store nothing.
     """
-    if call is None:
-        return
-    held = session.scalar(
+    if call is not None:
+        settle(session, call, ttl, job_uuid=call.holder, status_code=status_code)
+
+
+def settle(session: Session, call: Taken, ttl: float, **found: Any) -> None:
+    """End the flight: the key stands for these columns.
+
+    Raises:
+        IdempotencyInFlight: as above.
+    """
+    settled = session.scalar(
         update(IdempotencyKey)
         .where(*_held(call))
-        .values(job_uuid=call.holder, status_code=status_code, expires_at=_after(call.ttl or ttl))
+        .values(**found, expires_at=_after(call.ttl or ttl))
         .returning(IdempotencyKey.holder)
     )
-    if held is None and not call.is_first:
-        raise _in_flight()
+    if settled is None and not call.is_first:
+        raise in_flight()
 
 
 def release(session: Session, call: Taken) -> None:
-    """Give the key up, if this call still holds it and made no job: the same call may be tried again at once."""
+    """Give the key up, if this call still holds it and made nothing: the same call may be tried again at once."""
     session.execute(delete(IdempotencyKey).where(*_held(call)))
 
 
@@ -221,7 +245,7 @@ def _held(call: Taken) -> tuple[ColumnElement[bool], ...]:
         IdempotencyKey.tenant_id == call.tenant_id,
         IdempotencyKey.key == call.key,
         IdempotencyKey.holder == call.holder,
-        IdempotencyKey.job_uuid.is_(None),
+        IdempotencyKey.status_code.is_(None),
     )
 
 
