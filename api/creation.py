@@ -1,7 +1,7 @@
 """A call that makes something other than one job: under an ``Idempotency-Key`` it is done once and answered once.
 
 The reply is kept for the key's time, sealed, as some show a secret that is shown nowhere else, and given again as it
-was (docs/decisions/0015). A route names its call with ``begin`` in the first transaction and gives its reply to
+was (docs/decisions/0016). A route names its call with ``begin`` in the first transaction and gives its reply to
 ``keep`` in the one that stores what was made; what fails in between gives the key up.
 """
 
