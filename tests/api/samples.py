@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,6 +15,7 @@ from PIL import Image as Pillow
 from sqlalchemy import func, select
 
 from fluxfarm.airecord import Problem
+from fluxfarm.jobs import JobState
 from storage.database import Database
 from storage.objects import ObjectStore, object_key
 from storage.records import Attempt, Base, Event, Image, Job, Reference
@@ -87,3 +91,26 @@ class Hand:
         with self.database.transaction() as session:
             assert attempts.finish(session, claimed, outcome)
         return keys
+
+
+@contextmanager
+def working(database: Database, hand: Hand) -> Iterator[None]:
+    """A worker that finishes whatever is queued."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.02):
+            with database.transaction() as session:
+                waiting = session.scalars(select(Job.uuid).where(Job.status == JobState.QUEUED)).all()
+            for uuid in waiting:
+                with suppress(AssertionError):  # its row is locked: it is just being dispatched
+                    hand.finish(hand.claim(uuid))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=10)
+    assert not thread.is_alive()

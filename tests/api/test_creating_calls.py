@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import pytest
@@ -15,15 +13,14 @@ from sqlalchemy import func, select, text
 from starlette.testclient import TestClient
 
 from api.main import create_app
-from fluxfarm.jobs import JobState
 from fluxfarm.outbound import Outlet
 from fluxfarm.settings import Settings
 from storage.database import Database
-from storage.records import Base, Job, Tenant
+from storage.records import Base, Tenant
 from storage.repository import deliveries, endpoints
 from tests.api import campaigns_made
 from tests.api.operations import Operation, operations
-from tests.api.samples import SMALL, Hand, body, picture
+from tests.api.samples import SMALL, Hand, body, picture, working
 
 #: POST and PUT that make nothing
 MAKES_NOTHING: Final = {
@@ -171,24 +168,10 @@ def path(operation: Operation, ids: dict[str, str]) -> str:
 
 @pytest.fixture
 def worker(database: Database, hand: Hand, ids: dict[str, str]) -> Iterator[None]:
-    """Renders whatever comes, as some calls wait for their picture; starts when the failed jobs are there."""
+    """Some calls wait for their picture; it starts when the failed jobs are there."""
     assert ids
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(0.02):
-            with database.transaction() as session:
-                waiting = session.scalars(select(Job.uuid).where(Job.status == JobState.QUEUED)).all()
-            for uuid in waiting:
-                with suppress(AssertionError):  # its row is locked: it is just being dispatched
-                    hand.finish(hand.claim(uuid))
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    yield
-    over.set()
-    thread.join(timeout=10)
-    assert not thread.is_alive()
+    with working(database, hand):
+        yield
 
 
 def counted(database: Database) -> dict[str, int]:

@@ -2,72 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from fluxfarm import __version__, errors
 from fluxfarm.airecord import Problem
-from fluxfarm.cli import main
 from fluxfarm.cli_output import ExitCode, exit_code
 from fluxfarm.jobs import JobState
 from fluxfarm.problems import tree
-from tests.fluxfarm.stub_api import KEY, Call, StubFarm, json_reply, picture, problem
+from tests.fluxfarm.conftest import Shell
+from tests.fluxfarm.stub_api import Call, StubFarm, json_reply, picture, problem
 
 PROBLEM = Problem(code="render_failed", message="The pipeline raised.", retryable=True)
 KEY_ROW = {"id": str(uuid4()), "name": "shop", "prefix": "ff_live_abcd", "scopes": ["render"], "revokedAt": None}
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The one JSON value on stdout."""
-        return json.loads(self.out)
-
-    @property
-    def problem(self) -> Any:
-        """The one JSON value on stderr."""
-        return json.loads(self.err)
-
-
-class Shell:
-    """Runs commands in this process, in a folder of their own."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str) -> Ended:
-        code = main(arguments)
-        out, err = self._capsys.readouterr()
-        return Ended(code, out, err)
-
-
-@pytest.fixture
-def farm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StubFarm]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FLUXFARM_DATA_DIR", raising=False)
-    with StubFarm().running() as stub:
-        monkeypatch.setenv("FLUXFARM_URL", stub.url)
-        monkeypatch.setenv("FLUXFARM_API_KEY", KEY)
-        yield stub
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(capsys)
 
 
 def posted(farm: StubFarm) -> Call:
@@ -372,43 +322,3 @@ def test_a_wrong_setting_is_named_without_a_traceback(shell: Shell, monkeypatch:
     ended = shell("list")
     assert ended.code == ExitCode.BAD_INPUT
     assert "FLUXFARM_PORT" in ended.err
-
-
-# --- retry -----------------------------------------------------------------------------------------------------------
-
-
-def test_retry_prints_the_new_job(farm: StubFarm, shell: Shell) -> None:
-    old = farm.finish(farm.add_job({"prompt": "a"}).uuid, JobState.FAILED, PROBLEM)
-    ended = shell("retry", str(old.uuid))
-    assert ended.code == ExitCode.OK
-    assert farm.jobs[UUID(ended.out.strip())].retry_of == old.uuid
-    assert shell("retry", str(old.uuid), "--json").json["aiRecord"]["retryOf"] == str(old.uuid)
-    good = farm.finish(farm.add_job({"prompt": "a"}).uuid, JobState.SUCCESS)
-    assert shell("retry", str(good.uuid)).code == ExitCode.BAD_INPUT
-
-
-def test_retry_failed_sends_what_narrows_it_and_tells_what_it_made(farm: StubFarm, shell: Shell) -> None:
-    old = [farm.finish(farm.add_job({"prompt": "a"}).uuid, JobState.FAILED, PROBLEM) for _ in range(2)]
-    ended = shell("retry", "--failed", "--error", "render_failed", "--campaign", "spring", "--tag", "sale")
-    assert (ended.code, ended.err) == (ExitCode.OK, "2 retried\n")
-    assert [farm.jobs[UUID(line)].retry_of for line in ended.out.split()] == [one.uuid for one in old]
-    asked = farm.seen("POST", "/v1/jobs/retry")[0].json
-    assert asked == {"error": "render_failed", "campaign": "spring", "tag": "sale"}
-    skipped = {"retried": 0, "jobs": [], "skipped": [{"job": str(old[0].uuid), "code": "reference_gone"}]}
-    farm.next("POST", "/v1/jobs/retry", json_reply(skipped, 202), json_reply(skipped, 202))
-    assert shell("retry", "--failed").err == f"{old[0].uuid} cannot be retried: reference_gone\n0 retried\n"
-    told = shell("retry", "--failed", "--json").json
-    assert (told["retried"], told["jobs"], told["skipped"]) == (0, [], skipped["skipped"])
-
-
-@pytest.mark.parametrize("words", [(), ("--failed", str(uuid4())), ("--error", "x"), (str(uuid4()), "--tag", "x")])
-def test_retry_wants_one_job_or_all_failed_ones(farm: StubFarm, shell: Shell, words: tuple[str, ...]) -> None:
-    ended = shell("retry", *words)
-    assert ended.code == ExitCode.BAD_INPUT
-    assert "--failed" in ended.err
-    assert farm.calls == []
-
-
-def test_list_shows_the_dead_letters_of_one_kind(farm: StubFarm, shell: Shell) -> None:
-    assert shell("list", "--status", "FAILED", "--error", "poison").code == ExitCode.OK
-    assert farm.seen("GET", "/v1/jobs")[0].query == {"status": "FAILED", "error": "poison"}
