@@ -28,7 +28,7 @@ from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.repository import tenants
 
-POLICY: Final = "key"  #: the name of the one quota there is
+POLICY: Final = TooManyRequests.policy
 WINDOW: Final = 60  #: seconds of a window; they begin with the minutes of the clock
 SHARE: Final = 100  #: what is left is taken in so many lots
 MOST: Final = 200  #: tokens in a lot

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dialects.wording import ErrorReply
-from fluxfarm.errors import FluxfarmError, InvalidCampaign, Issue
+from fluxfarm.errors import FluxfarmError, InvalidCampaign, Issue, TooManyRequests
 
 PROBLEM_JSON: Final = "application/problem+json"
 
@@ -29,6 +29,7 @@ class ProblemDetails(BaseModel):
     """RFC 9457, with a code for programs."""
 
     model_config = ConfigDict(
+        validate_by_name=True,
         json_schema_extra={
             "example": {
                 "type": "urn:fluxfarm:problem:unknown_field",
@@ -40,7 +41,7 @@ class ProblemDetails(BaseModel):
                 "retryable": False,
                 "instance": "urn:fluxfarm:request:0fC3Yx1Zk2aQ8u7d",
             }
-        }
+        },
     )
 
     type: str = Field(description="`urn:fluxfarm:problem:` and the code.")
@@ -52,6 +53,9 @@ class ProblemDetails(BaseModel):
     job: UUID | None = Field(None, description="The job that stands in the way, when it is another one.")
     issues: list[ProblemIssue] | None = Field(None, description="What is wrong with a campaign; the first twenty.")
     total: int | None = Field(None, description="How many issues there are in all.")
+    violated_policies: list[str] | None = Field(
+        None, alias="violated-policies", description="The limits that are reached, as `RateLimit-Policy` names them."
+    )
     retryable: bool = Field(description="Whether the same request can succeed later.")
     instance: str = Field(description="`urn:fluxfarm:request:` and the request id, which the log has too.")
 
@@ -73,8 +77,9 @@ def error_reply(error: FluxfarmError, request_id: str) -> ErrorReply:
         job=error.job,
         issues=[_issue(issue) for issue in issues] or None,
         total=error.total if isinstance(error, InvalidCampaign) else None,
+        violated_policies=[error.policy] if isinstance(error, TooManyRequests) else None,
         retryable=error.retryable,
         instance=f"urn:fluxfarm:request:{request_id}",
     )
-    content = details.model_dump(mode="json", exclude_none=True)
+    content = details.model_dump(mode="json", by_alias=True, exclude_none=True)
     return ErrorReply(status=error.status, content=content, media_type=PROBLEM_JSON)

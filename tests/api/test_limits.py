@@ -61,7 +61,7 @@ def test_each_reply_tells_what_is_left(api: TestClient, clock: Clock) -> None:
     assert api.post("/v1/jobs", json=body()).status_code == 202
     refused = api.post("/v1/jobs", json=body())
     assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
-    assert refused.json()["retryable"] is True
+    assert (refused.json()["retryable"], refused.json()["violated-policies"]) == (True, ["key"])
     assert (refused.headers["retry-after"], refused.headers["ratelimit"]) == ("50", '"key";r=0;t=50')
     clock.now = NOON + 60
     assert api.get("/v1/jobs").headers["ratelimit"] == '"key";r=4;t=60'
