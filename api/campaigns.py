@@ -252,6 +252,7 @@ def _jobs(campaign: Campaign, prepared: Prepared, assets: list[Asset], uuids: di
     spec, layout = prepared.spec, prepared.expansion.layout
     kept = prepared.pictures.kept
     wish = wish_of(spec)
+    ways: dict[tuple[Size, ...], Route] = {}  # by what a route hangs on: the sizes of the picture and its references
     for asset in assets:
         references = [kept[text] for text in asset.references]
         request = render_request(
@@ -263,7 +264,10 @@ def _jobs(campaign: Campaign, prepared: Prepared, assets: list[Asset], uuids: di
             references=[row.object_key for row in references],
         )
         sizes = [Size(row.width, row.height) for row in references]
-        way = prepared.around.choose(request, sizes, wish, deadline=prepared.deadline)
+        shape = (asset.place.size, *sizes)
+        way = ways.get(shape)
+        if way is None:
+            way = ways[shape] = prepared.around.choose(request, sizes, wish, deadline=prepared.deadline)
         yield NewJob(
             uuid=uuids[asset.n],
             tenant_id=prepared.tenant_id,

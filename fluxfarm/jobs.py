@@ -55,7 +55,10 @@ class Lane(StrEnum):
     @property
     def rank(self) -> int:
         """0 is served first."""
-        return list(Lane).index(self)
+        return _RANKS[self]
+
+
+_RANKS: Final = {lane: rank for rank, lane in enumerate(Lane)}
 
 
 def diagram() -> str:

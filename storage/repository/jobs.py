@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from functools import cache
 from itertools import chain
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
-from psycopg.types.json import Json, Jsonb
 from sqlalchemy import Row, Select, Table, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -147,21 +146,28 @@ def create_many(session: Session, new: Sequence[NewJob]) -> None:
 
 
 def copy_many(session: Session, new: Iterable[NewJob]) -> set[str]:
-    """The same for thousands of new jobs that are no retries: one statement, no objects; gives their queues."""
+    """The same for thousands of new jobs that are no retries: one statement, no objects; gives their queues.
+
+    Jobs that share a ``RoutePlan`` object share its JSON, too.
+    """
     priced: list[NewJob] = []
     queues: set[str] = set()
+    routes: dict[int, tuple[RoutePlan, str]] = {}  # by identity; the plan is held, so that no other one gets its id
 
-    def noted(one: NewJob) -> dict[str, Any]:
+    def row(one: NewJob) -> dict[str, Any]:
         queues.add(one.queue)
         if one.price:
             priced.append(one)
-        return columns(one)
+        if one.route is None:
+            return _copied(one, None)
+        if id(one.route) not in routes:
+            routes[id(one.route)] = one.route, one.route.model_dump_json(by_alias=True)
+        return _copied(one, routes[id(one.route)][1])
 
-    rows = map(noted, new)
+    rows = map(row, new)
     first = next(rows, None)
     if first is not None:
-        names = list(first)
-        copying.copy_rows(session, "jobs", names, (_copied(one) for one in chain([first], rows)))
+        copying.copy_rows(session, "jobs", list(first), (list(one.values()) for one in chain([first], rows)))
     _reserve(session, priced)
     return queues
 
@@ -176,18 +182,27 @@ def _reserve(session: Session, new: Iterable[NewJob]) -> None:
         ledger.reserve_many(session, tenant_id, campaign, amounts)
 
 
-def _copied(columns: dict[str, Any]) -> list[Any]:
-    route = columns["route"]
-    made = columns | {
-        "request": Jsonb(columns["request"]),
-        "prompt_object": Json(columns["prompt_object"]),
-        "route": None if route is None else Jsonb(route),
+def _copied(new: NewJob, route: str | None) -> dict[str, Any]:
+    """The row as COPY takes it: JSON and enums as their texts."""
+    return _plain(new) | {
+        "type": new.request.type.value,
+        "status": JobState.QUEUED.value,
+        "request": new.request.model_dump_json(),
+        "prompt_object": json.dumps(new.prompt_object),
+        "route": route,
     }
-    return [value.value if isinstance(value, StrEnum) else value for value in made.values()]
 
 
 def columns(new: NewJob) -> dict[str, Any]:
     """What the row of a new job is told; the rest are the table's defaults."""
+    return _plain(new) | {
+        "request": new.request.model_dump(mode="json"),
+        "prompt_object": new.prompt_object,
+        "route": None if new.route is None else new.route.model_dump(mode="json", by_alias=True),
+    }
+
+
+def _plain(new: NewJob) -> dict[str, Any]:
     request = new.request
     return {
         "uuid": new.uuid,
@@ -200,9 +215,6 @@ def columns(new: NewJob) -> dict[str, Any]:
         "queue": new.queue,
         "provider": new.provider,
         "remote": new.route is not None and new.route.may_leave,
-        "route": None if new.route is None else new.route.model_dump(mode="json", by_alias=True),
-        "request": request.model_dump(mode="json"),
-        "prompt_object": new.prompt_object,
         "campaign": new.campaign or "",
         "gpu_seconds": gpu_seconds(request),
         "tags": list(new.tags),
