@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from httpx import Client
 from starlette.testclient import TestClient
 
 from tests.api.samples import SMALL, Hand, picture
@@ -26,7 +27,7 @@ def spec(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value is not None}
 
 
-def make(api: TestClient, **changes: Any) -> dict[str, Any]:
+def make(api: TestClient | Client, **changes: Any) -> dict[str, Any]:
     """Store it and give its record."""
     reply = api.post("/v1/campaigns", json=spec(**changes))
     assert reply.status_code == 201, reply.text
@@ -34,14 +35,14 @@ def make(api: TestClient, **changes: Any) -> dict[str, Any]:
     return record
 
 
-def files(api: TestClient, name: str = "spring", **wanted: Any) -> list[dict[str, Any]]:
+def files(api: TestClient | Client, name: str = "spring", **wanted: Any) -> list[dict[str, Any]]:
     reply = api.get(f"/v1/campaigns/{name}/assets", params=wanted)
     assert reply.status_code == 200, reply.text
     found: list[dict[str, Any]] = reply.json()["data"]
     return found
 
 
-def render(api: TestClient, hand: Hand, name: str = "spring", *, but: set[str] | None = None) -> None:
+def render(api: TestClient | Client, hand: Hand, name: str = "spring", *, but: set[str] | None = None) -> None:
     """Every open job of the campaign becomes a picture of its own; those of the names in ``but`` fail."""
     done = set()
     for number, one in enumerate(files(api, name, limit=1000)):
