@@ -80,7 +80,7 @@ class CampaignReview(Base):
 
     __tablename__ = "campaign_reviews"
     __table_args__ = (
-        CheckConstraint("verdict IN ('approve','reject','comment','regenerate')", name="verdict"),
+        CheckConstraint("verdict IN ('approve','reject','comment','regenerate','withdraw')", name="verdict"),
         Index(None, "campaign_id", "n", "id"),
     )
 

@@ -7,10 +7,38 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import RedirectResponse
 
-from api.dashboard import faults, gallery, jobs, login, overview, pictures, playground, sessions, statics
+from api.dashboard import (
+    board,
+    campaigns,
+    design,
+    faults,
+    gallery,
+    jobs,
+    login,
+    overview,
+    pictures,
+    playground,
+    providers,
+    sessions,
+    statics,
+    usage,
+)
 from api.dashboard.door import Door
 
-ROUTERS: Final = (login, overview, playground, jobs, gallery, pictures, statics)
+ROUTERS: Final = (
+    login,
+    overview,
+    playground,
+    jobs,
+    gallery,
+    campaigns,
+    board,
+    providers,
+    usage,
+    design,
+    pictures,
+    statics,
+)
 front: Final = APIRouter(include_in_schema=False)
 
 

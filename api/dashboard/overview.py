@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from api.dashboard import pages, plots, words
+from api.dashboard import live, pages, plots, words
 from api.dashboard.plots import Plot
 from api.dashboard.visitors import Looking, Visitor, VisitorPart
 from api.farm import Farm
-from fluxfarm.errors import DatabaseUnavailable, FluxfarmError
 from storage.records import Worker
 from storage.repository import ledger, overview, workers
 from storage.repository.overview import Bin, OpenJobs, Render
@@ -28,9 +24,7 @@ from storage.repository.overview import Bin, OpenJobs, Render
 BINS: Final = 36
 WIDTH: Final = 600  #: seconds of a bin
 FRESH: Final = 10.0  #: seconds that a plot is shown again
-LOOK: Final = 1.0  #: seconds between two looks of a stream
 PARTS: Final = ("tiles", "alerts", "queue", "workers", "plots")
-EVENT_STREAM: Final = "text/event-stream"
 LATE: Final = 60.0  #: seconds that the first interactive job may wait before it is an alert
 LOCAL_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -74,33 +68,8 @@ def read_overview(request: Request, visitor: VisitorPart) -> Response:
 
 @router.get("/events")
 async def follow(visitor: VisitorPart) -> StreamingResponse:
-    """The parts of the overview that changed, each as HTML, once a second at most."""
-    first = await run_in_threadpool(_parts, visitor)  # a key without the scope is told so before the stream begins
-    headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
-    return StreamingResponse(_stream(visitor, first), media_type=EVENT_STREAM, headers=headers)
-
-
-async def _stream(visitor: Visitor, first: dict[str, str]) -> AsyncIterator[bytes]:
-    shown: dict[str, str] = {}
-    fresh: dict[str, str] = first
-    quiet = 0
-    while True:
-        changed = {name: body for name, body in fresh.items() if shown.get(name) != body}
-        for name, body in changed.items():
-            yield f"event: part\ndata: {json.dumps({'id': name, 'html': body})}\n\n".encode()
-        quiet = 0 if changed else quiet + 1
-        if quiet >= 15:  # noqa: PLR2004 - seconds
-            yield b": still here\n\n"
-            quiet = 0
-        shown = fresh
-        await asyncio.sleep(LOOK)
-        try:
-            fresh = await run_in_threadpool(_parts, visitor)
-        except DatabaseUnavailable:
-            yield b'event: trouble\ndata: "The database does not answer; the page goes on when it does."\n\n'
-        except FluxfarmError:
-            yield b'event: over\ndata: "The session is over; log in again."\n\n'
-            return
+    """The parts of the overview that changed, once a second at most."""
+    return await live.parts(partial(_parts, visitor))
 
 
 def _parts(visitor: Visitor) -> dict[str, str]:

@@ -27,6 +27,10 @@ PLACES: Final = (
     ("/playground", "Playground", "playground"),
     ("/jobs", "Jobs", "jobs"),
     ("/gallery", "Gallery", "gallery"),
+    ("/campaigns", "Campaigns", "campaigns"),
+    ("/providers", "Providers", "providers"),
+    ("/models", "Models", "models"),
+    ("/usage", "Keys and usage", "usage"),
 )
 
 environment: Final = Environment(

@@ -33,8 +33,11 @@ class Review(Strict):
     """One word on some files."""
 
     files: list[File] = Field(min_length=1, max_length=MOST, description="Their names in the campaign.")
-    verdict: Literal["approve", "reject", "comment", "regenerate"] = Field(
-        description="`regenerate` renders anew: with this prompt, or this seed, or else a new seed."
+    verdict: Literal["approve", "reject", "comment", "regenerate", "withdraw"] = Field(
+        description=(
+            "`regenerate` renders anew: with this prompt, or this seed, or else a new seed. `withdraw` takes the last "
+            "verdict back: the file is open again."
+        )
     )
     comment: str = Field("", max_length=2_000)
     author: str = Field("", max_length=200, description="Who says so; else the id of the key.")

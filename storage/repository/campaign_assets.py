@@ -35,7 +35,7 @@ COUNT: Final = text(
 )
 #: the last verdict on a file counts while the picture that it was given to is still the file's
 VERDICT: Final = """
-    (SELECT review.verdict FROM campaign_reviews AS review
+    (SELECT nullif(review.verdict, 'withdraw') FROM campaign_reviews AS review
       WHERE review.campaign_id = asset.campaign_id AND review.n = asset.n AND review.job_uuid = asset.job_uuid
         AND review.verdict <> 'comment'
       ORDER BY review.id DESC LIMIT 1)

@@ -21,8 +21,17 @@ from storage.thumbnails import SIDE, shrink, thumbnail_key
 from tests.api.samples import Hand, body, picture
 from tests.dashboard.conftest import OURS, log_in
 
+
+def somebody_else(app: FastAPI) -> TestClient:
+    """Another browser on the same farm, which runs already."""
+    return TestClient(app, headers=OURS, follow_redirects=False)
+
+
 NASTY = """<script>alert(1)</script>'"><img src=x onerror=alert(1)>{{ 7*7 }}"""
-PAGES = ("/", "/jobs", "/playground", "/gallery")
+PAGES = (
+    *("/", "/jobs", "/playground", "/gallery", "/campaigns", "/new-campaign", "/providers", "/providers?window=30d"),
+    *("/models", "/models/compare", "/models/compare?model=flux-2-dev&model=flux-2-pro", "/usage", "/design"),
+)
 
 
 def post(browser: TestClient, prompt: str = "a fox", **changes: object) -> str:
@@ -75,11 +84,11 @@ def test_the_overview_counts_what_waits_and_hides_it_from_others(
         rival = tenants.ensure_tenant(session, "rival")
         _, theirs = tenants.create_key(session, rival.id, "theirs", ["read"])
     assert "acme" in browser.get("/dashboard/").text
-    with TestClient(app, headers=OURS, follow_redirects=False) as other:
-        log_in(other, theirs)
-        page = other.get("/dashboard/").text
-        assert "The queue is empty" in page
-        assert "acme" not in page
+    other = somebody_else(app)
+    log_in(other, theirs)
+    page = other.get("/dashboard/").text
+    assert "The queue is empty" in page
+    assert "acme" not in page
 
 
 def test_jobs_are_found_by_words_state_and_id(browser: TestClient) -> None:
@@ -136,7 +145,7 @@ def test_a_key_that_may_only_read_sees_no_buttons_and_may_press_none(
     assert "lacks the scope &#39;render&#39;" in refused.text
 
 
-def test_another_tenant_s_things_do_not_exist(
+def test_things_of_another_tenant_do_not_exist(
     browser: TestClient, app: FastAPI, database: Database, hand: Hand
 ) -> None:
     uuid = post(browser)
@@ -144,10 +153,10 @@ def test_another_tenant_s_things_do_not_exist(
     with database.transaction() as session:
         rival = tenants.ensure_tenant(session, "rival")
         _, theirs = tenants.create_key(session, rival.id, "theirs", ["read", "render"])
-    with TestClient(app, headers=OURS, follow_redirects=False) as other:
-        log_in(other, theirs)
-        for path in ("jobs/{}", "pictures/{}/0", "thumbnails/{}/0", "jobs/{}/provenance/0", "playground?like={}"):
-            assert other.get(f"/dashboard/{path.format(uuid)}").status_code == 404, path
+    other = somebody_else(app)
+    log_in(other, theirs)
+    for path in ("jobs/{}", "pictures/{}/0", "thumbnails/{}/0", "jobs/{}/provenance/0", "playground?like={}"):
+        assert other.get(f"/dashboard/{path.format(uuid)}").status_code == 404, path
 
 
 def test_small_pictures_are_made_once_and_kept_beside_the_picture(
@@ -240,3 +249,26 @@ def test_static_files_may_be_kept_and_nothing_else_is_served(visitor: TestClient
     assert "immutable" in found.headers["cache-control"]
     for name in ("../pages.py", "..%2fpages.py", "base.html", "nothing.css"):
         assert visitor.get(f"{style.rpartition('/')[0]}/{name}").status_code == 404, name
+
+
+def test_keys_are_made_shown_once_and_revoked(browser: TestClient, visitor: TestClient, app: FastAPI) -> None:
+    made = browser.post("/dashboard/usage/keys", data={"name": "shop <b>", "scopes": ["read"], "days": "7"})
+    (secret,) = re.findall(r'value="(ff_live_\w+)"', made.text)
+    assert "shop &lt;b&gt;" in made.text
+    page = browser.get("/dashboard/usage").text
+    assert secret not in page
+    other = somebody_else(app)
+    log_in(other, secret)
+    assert "Keys are shown to those" in other.get("/dashboard/usage").text
+    assert other.post("/dashboard/usage/keys", data={"name": "x", "scopes": ["read"]}).status_code == 403
+    (revoke, _) = re.findall(r'action="(/dashboard/usage/keys/[^"]+/revoke)"', page)
+    assert visitor.post(revoke).status_code == 303
+    assert other.get("/dashboard/usage").status_code == 303
+    for wrong in ({"name": ""}, {"name": "x"}, {"name": "x", "scopes": "nonsense"}):
+        assert browser.post("/dashboard/usage/keys", data=wrong).status_code == 400, wrong
+
+
+def test_the_pages_of_models_know_what_there_is_not(browser: TestClient) -> None:
+    assert browser.get("/dashboard/models/compare?model=nonsense").status_code == 404
+    assert browser.get("/dashboard/providers?window=1y").status_code == 400
+    assert browser.post("/dashboard/providers/reset", data={"provider": "nobody"}).status_code == 404

@@ -1,0 +1,163 @@
+"""Campaigns in the browser without a script: dropped, planned, run, judged, delivered."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from html import unescape
+
+import pytest
+from starlette.testclient import TestClient
+
+from storage.database import Database
+from storage.records import Tenant
+from storage.repository import tenants
+from tests.api.samples import Hand
+from tests.conftest import ROOT
+from tests.dashboard.conftest import log_in
+from tests.dashboard.test_pages import check_page
+
+SALE = ROOT / "examples" / "summer-sale"
+SPEC = """\
+name: spring
+model: fluxfarm/flux-2-klein-small
+prompt: "a {colour} mug"
+rows: mugs.csv
+key: sku
+placements: [64x64, {name: wide, size: 128x64}]
+steps: 2
+"""
+ROWS = "sku,colour\nA1,red\nB2,<b>blue</b>\n"
+FORM = {"source": SPEC, "rows": ROWS, "rows_name": "mugs.csv", "files": "{}", "do": "run"}
+
+
+@pytest.fixture
+def spring(browser: TestClient, hand: Hand) -> TestClient:
+    """A campaign of four files, all rendered."""
+    made = browser.post("/dashboard/campaigns", data=FORM)
+    assert (made.status_code, made.headers["location"]) == (303, "/dashboard/campaigns/spring"), made.text
+    for one in browser.get("/dashboard/v1/campaigns/spring/assets").json()["data"]:
+        hand.finish(hand.claim(one["job"]))
+    return browser
+
+
+def verdicts(browser: TestClient) -> list[str | None]:
+    return [one["verdict"] for one in browser.get("/dashboard/v1/campaigns/spring/assets").json()["data"]]
+
+
+def test_the_example_is_dropped_planned_and_run(browser: TestClient) -> None:
+    dropped = [
+        ("dropped", (path.name, path.read_bytes()))
+        for path in (SALE / "campaign.yaml", SALE / "products.csv", SALE / "logo.png", SALE / "beach.png")
+    ]
+    plan = browser.post("/dashboard/campaigns", files=dropped, data={"do": "plan"})
+    assert plan.status_code == 200, plan.text
+    assert "40 rows x 2 placements = 80" in plan.text
+    assert browser.get("/dashboard/v1/campaigns").json()["data"] == []
+    fields = {
+        name: unescape(found[1])
+        for name in ("files", "rows_name")
+        if (found := re.search(rf'name="{name}" value="([^"]*)"', plan.text))
+    }
+    for name in ("source", "rows"):
+        found = re.search(rf'name="{name}"[^>]*>(.*?)</textarea>', plan.text, re.DOTALL)
+        assert found is not None
+        fields[name] = unescape(found[1])
+    assert set(fields["files"].split('"')) >= {"logo.png", "beach.png"}
+    made = browser.post("/dashboard/campaigns", data=fields | {"do": "run"})
+    assert made.headers["location"] == "/dashboard/campaigns/summer-sale"
+    again = browser.post("/dashboard/campaigns", data=fields | {"do": "run"})
+    assert again.headers["location"] == "/dashboard/campaigns/summer-sale"
+    assert browser.get("/dashboard/v1/campaigns/summer-sale").json()["campaign"]["files"]["total"] == 80
+
+
+def test_a_mistake_is_shown_with_its_place_and_nothing_typed_is_lost(browser: TestClient) -> None:
+    for wrong, sentence in (
+        (
+            {"source": SPEC.replace("prompt:", "promt:")},
+            "&#39;promt&#39; is no field here; did you mean &#39;prompt&#39;?",
+        ),
+        ({"source": "a: ["}, "line 2, column 1"),
+        ({"rows": ""}, "the rows &#39;mugs.csv&#39; are missing"),
+        ({"rows": "sku,colour\nA1\nA1,red\n"}, "row 1, line 2, field &#39;colour&#39;"),
+        ({"files": "nonsense"}, "drop the files once more"),
+    ):
+        page = browser.post("/dashboard/campaigns", data=FORM | wrong)
+        assert page.status_code == 400, wrong
+        assert sentence in page.text, (wrong, re.findall(r'role="alert">.*?</div></div>', page.text, re.DOTALL))
+        check_page(page)
+    useless = browser.post("/dashboard/campaigns", files={"dropped": ("notes.docx", b"x")}, data=FORM)
+    assert "of no use here" in useless.text
+    broken = browser.post("/dashboard/campaigns", files={"dropped": ("logo.png", b"x")}, data=FORM)
+    assert "Send a PNG, JPEG or WebP" in broken.text
+    assert browser.get("/dashboard/v1/campaigns").json()["data"] == []
+
+
+def test_the_board_judges_what_is_ticked(spring: TestClient) -> None:
+    page = spring.get("/dashboard/campaigns/spring")
+    check_page(page)
+    assert "<b>blue" not in page.text
+    names = [unescape(name) for name in re.findall(r'name="files" value="([^"]+)"', page.text)]
+    assert len(names) == 4
+    judged = spring.post(
+        "/dashboard/campaigns/spring/review", data={"verdict": "approve", "files": names[:2], "back": "verdict=none"}
+    )
+    assert judged.headers["location"] == "/dashboard/campaigns/spring?verdict=none"
+    spring.post("/dashboard/campaigns/spring/review", data={"verdict": "reject", "files": names[2:3]})
+    assert verdicts(spring) == ["approve", "approve", "reject", None]
+    assert len(re.findall('class="cell-link"', spring.get("/dashboard/campaigns/spring?verdict=approve").text)) == 2
+    nothing = spring.post("/dashboard/campaigns/spring/review", data={"verdict": "approve"})
+    assert nothing.status_code == 400
+    assert "Tick a picture" in nothing.text
+
+
+def test_a_verdict_is_taken_back(spring: TestClient) -> None:
+    (first, *_) = [one["name"] for one in spring.get("/dashboard/v1/campaigns/spring/assets").json()["data"]]
+    for verdict, after in (("approve", "approve"), ("withdraw", None), ("reject", "reject"), ("comment", "reject")):
+        said = spring.post("/dashboard/v1/campaigns/spring/reviews", json={"files": [first], "verdict": verdict})
+        assert said.status_code == 200, said.text
+        assert verdicts(spring)[0] == after
+    assert len(spring.get("/dashboard/v1/campaigns/spring/reviews").json()["data"]) == 4
+
+
+def test_a_campaign_is_delivered_and_shared(spring: TestClient) -> None:
+    check_page(spring.get("/dashboard/campaigns/spring/deliver"))
+    archive = spring.get("/dashboard/v1/campaigns/spring/export.zip")
+    with zipfile.ZipFile(io.BytesIO(archive.content)) as found:
+        assert len(found.namelist()) == 6
+    made = spring.post("/dashboard/campaigns/spring/shares", data={"days": "3", "only": "done"})
+    (link,) = re.findall(r'value="http://127.0.0.1:8000(/shares/[^"]+)"', made.text)
+    assert len(spring.get(link).json()["files"]) == 4
+    page = spring.get("/dashboard/campaigns/spring/deliver").text
+    assert link not in page
+    (close,) = re.findall(r'action="(/dashboard/campaigns/spring/shares/[^"]+/revoke)"', page)
+    assert spring.post(close).status_code == 303
+    assert spring.get(link).status_code == 403
+
+
+def test_a_campaign_is_steered(browser: TestClient) -> None:
+    browser.post("/dashboard/campaigns", data=FORM)
+    for step, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        assert browser.post(f"/dashboard/campaigns/spring/steer/{step}").status_code == 303
+        assert browser.get("/dashboard/v1/campaigns/spring").json()["campaign"]["state"] == state
+    assert browser.post("/dashboard/campaigns/spring/steer/resume").status_code == 409
+    assert browser.post("/dashboard/campaigns/spring/steer/nonsense").status_code == 404
+    check_page(browser.get("/dashboard/campaigns"))
+
+
+def test_a_key_without_the_scope_looks_and_does_not_touch(
+    browser: TestClient, visitor: TestClient, database: Database, tenant: Tenant
+) -> None:
+    browser.post("/dashboard/campaigns", data=FORM)
+    with database.transaction() as session:
+        _, key = tenants.create_key(session, tenant.id, "reader", ["read"])
+    log_in(visitor, key)
+    board = visitor.get("/dashboard/campaigns/spring")
+    assert board.status_code == 200
+    assert 'value="approve"' not in board.text
+    assert "steer" not in board.text
+    for path in ("steer/pause", "shares", "masters"):
+        assert visitor.post(f"/dashboard/campaigns/spring/{path}", data={"days": "1"}).status_code == 403, path
+    assert visitor.post("/dashboard/campaigns", data=FORM).status_code == 403
+    assert visitor.get("/dashboard/new-campaign").status_code == 403
