@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.campaign_replies import campaign_record
 from api.dashboard import live, pages
 from api.dashboard.visitors import Looking, VisitorPart
-from api.review import Word, say
+from api.routes import campaign_reviews
 from fluxfarm.campaigns.record import CampaignRecord
 from fluxfarm.errors import InvalidField
 from fluxfarm.jobs import JobState
@@ -103,6 +104,7 @@ async def follow(visitor: VisitorPart, name: str, wanted: Annotated[Wanted, Quer
 
 @router.post("/review")
 def review(
+    request: Request,
     visitor: VisitorPart,
     name: str,
     verdict: Annotated[str, Form(max_length=16)],
@@ -112,7 +114,8 @@ def review(
     """What the board does without a script: one verdict on all that are ticked."""
     if verdict not in SAID or not files:
         raise InvalidField("Tick a picture, then say what is to become of it.")
-    say(visitor.farm, visitor.secret, name, Word(files=tuple(dict.fromkeys(files)), verdict=verdict))
+    said = json.dumps({"files": list(dict.fromkeys(files)), "verdict": verdict}).encode()
+    campaign_reviews.review(visitor.farm, visitor.secret, visitor.creation(request), name, said)
     return pages.go(f"/campaigns/{name}?{back}" if back.isprintable() else f"/campaigns/{name}")
 
 

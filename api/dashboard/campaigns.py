@@ -17,12 +17,12 @@ from api.campaign_replies import campaign_record, plan_of
 from api.campaigns import create, prepare
 from api.dashboard import pages
 from api.dashboard.visitors import Visitor, VisitorPart
-from api.export import Choice
 from api.review import make_masters
 from api.routes import campaigns as native
 from api.routes import shares
 from api.uploads import keep
 from fluxfarm.campaigns.record import Plan
+from fluxfarm.campaigns.review_record import Choice
 from fluxfarm.campaigns.source import invalid, read_source, with_rows
 from fluxfarm.campaigns.spec import Rows, Spec
 from fluxfarm.campaigns.starter import ROWS, SPEC
@@ -193,10 +193,10 @@ def _form(
 
 
 @router.post("/campaigns/{name}/steer/{step}")
-def steer(visitor: VisitorPart, name: str, step: str) -> Response:
+def steer(request: Request, visitor: VisitorPart, name: str, step: str) -> Response:
     """Pause, resume, cancel, or try again what failed."""
     if step == "retry":
-        native.retry_campaign(visitor.farm, visitor.secret, name)
+        native.retry_campaign(visitor.farm, visitor.secret, visitor.creation(request), name)
     elif step in STEPS:
         STEPS[step](visitor.farm, visitor.secret, name)
     else:
@@ -228,7 +228,9 @@ def share(
     """Make a link; its address is shown this once."""
     until = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
     asked = json.dumps({"expiresAt": until, "only": only}).encode()
-    made: dict[str, Any] = json.loads(bytes(shares.create_share(visitor.farm, visitor.secret, name, asked).body))
+    made: dict[str, Any] = json.loads(
+        bytes(shares.create_share(visitor.farm, visitor.creation(request), name, asked).body)
+    )
     return _delivery(request, visitor, name, str(made["url"]))
 
 

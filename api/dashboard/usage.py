@@ -39,7 +39,7 @@ def make(
     asked: dict[str, Any] = {"name": name, "scopes": scopes}
     if days.isdecimal() and int(days) > 0:
         asked["expiresAt"] = (datetime.now(UTC) + timedelta(days=int(days))).isoformat(timespec="seconds")
-    made = create_key(visitor.farm, visitor.secret, json.dumps(asked).encode())
+    made = create_key(visitor.farm, visitor.creation(request), json.dumps(asked).encode())
     return _page(request, visitor, FreshKeyReply.model_validate_json(bytes(made.body)))
 
 

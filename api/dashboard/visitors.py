@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.auth import allowed
+from api.creation import Creation
 from api.dashboard import sessions
 from api.farm import Farm, FarmPart
 from fluxfarm.errors import Unauthorized
@@ -39,6 +40,10 @@ class Visitor:
 
     farm: Farm
     secret: str
+
+    def creation(self, request: Request) -> Creation:
+        """A call that makes something, as the native routes take it."""
+        return Creation(self.farm, self.secret, request, None)
 
     @contextmanager
     def looking(self, scope: Scope = Scope.READ) -> Iterator[Looking]:

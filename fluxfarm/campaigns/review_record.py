@@ -21,12 +21,13 @@ class Choice(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What is said of a picture; ``regenerate`` renders it anew."""
+    """What is said of a picture; ``regenerate`` renders it anew, ``withdraw`` takes the last verdict back."""
 
     APPROVE = "approve"
     REJECT = "reject"
     COMMENT = "comment"
     REGENERATE = "regenerate"
+    WITHDRAW = "withdraw"
 
 
 class _Part(BaseModel):

@@ -91,3 +91,12 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   zoom(link.href, link.querySelector("img")?.alt || "");
 });
+
+// A form is sent once: a second click makes no second thing.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post" || event.defaultPrevented) return;
+  if (form.dataset.sent) event.preventDefault();
+  form.dataset.sent = "yes";
+  setTimeout(() => delete form.dataset.sent, 4000);
+});
