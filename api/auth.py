@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import Depends, Request, Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Request, Security
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
 
-from api.farm import FarmPart
+from api.farm import Farm
 from fluxfarm.errors import Forbidden, Unauthorized
 from fluxfarm.scopes import Scope
 from storage.keys import digest, is_well_formed
@@ -28,35 +29,40 @@ NEEDED: Final = (
     ("", "", Scope.RENDER),
 )
 
-SCHEMES: Final = ("key", "token")  #: as fal's and Replicate's older clients say instead of Bearer
-
-_bearer: Final = HTTPBearer(auto_error=False, description="`Authorization: Bearer ff_live_…`", scheme_name="bearer")
-_header: Final = APIKeyHeader(name="API-KEY", auto_error=False, description="The same key", scheme_name="apiKey")
-
-
-async def read_secret(
-    request: Request,
-    farm: FarmPart,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    header: Annotated[str | None, Security(_header)],
-) -> str:
-    """The key's text, checked by its form and counted before a body is read; whose it is, the route asks.
-
-    Raises:
-        Unauthorized: no key, or one that cannot be ours.
-        TooManyRequests: it has called too often.
-    """
-    scheme, _, word = request.headers.get("authorization", "").partition(" ")
-    secret = bearer.credentials if bearer is not None else word if scheme.lower() in SCHEMES else header
-    if secret is None or not is_well_formed(secret):
-        raise Unauthorized(UNKNOWN_KEY)
-    standing = request.state.standing = await farm.rates.spend(digest(secret))
-    if standing is not None:
-        standing.check()
-    return secret
+SCHEMES: Final = (
+    "bearer",
+    "key",
+    "token",
+)  #: what stands before the key; fal says Key, Replicate's older clients Token
+API_KEY: Final = "API-KEY"  #: the header that 1min.ai's callers use
 
 
-Secret = Annotated[str, Depends(read_secret)]
+class _KeyOfCaller(SecurityBase):
+    """One dependency for all ways to send a key: each more would be solved anew on every call."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearerModel(description="`Authorization: Bearer ff_live_…`")
+        self.scheme_name = "bearer"
+
+    async def __call__(self, request: Request) -> str:
+        """The key's text, checked by its form and counted before a body is read; whose it is, the route asks.
+
+        Raises:
+            Unauthorized: no key, or one that cannot be ours.
+            TooManyRequests: it has called too often.
+        """
+        scheme, _, word = request.headers.get("authorization", "").partition(" ")
+        secret = word.strip() if scheme.lower() in SCHEMES else request.headers.get(API_KEY)
+        if secret is None or not is_well_formed(secret):
+            raise Unauthorized(UNKNOWN_KEY)
+        farm: Farm = request.app.state.farm
+        standing = request.state.standing = await farm.rates.spend(digest(secret))
+        if standing is not None:
+            standing.check()
+        return secret
+
+
+Secret = Annotated[str, Security(_KeyOfCaller())]
 
 
 def needed(method: str, path: str) -> Scope:

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.auth import needed
+from api.auth import API_KEY, needed
 from api.dialects.cloudflare import CloudflareRun
 from api.dialects.fal import FalInput
 from api.dialects.native import NewJob
@@ -61,6 +61,7 @@ _REPLAYED: Final = {
 }
 _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
 _WITH_SLASHES: Final = ("key", "id", "model", "endpoint")  #: parameters that take the rest of a path
+_API_KEY: Final = {"type": "apiKey", "in": "header", "name": API_KEY, "description": "The same key"}
 _PARAMETER: Final = re.compile(r"\\\{(\w+)\\\}")
 _DESCRIPTION: Final = (
     "Accepts jobs, renders them with FLUX.2 and gives the pictures back through temporary links. `POST /v1/jobs` "
@@ -86,12 +87,14 @@ def _describe(app: FastAPI) -> dict[str, Any]:
         for method, operation in operations.items():
             if "security" in operation:
                 scope = needed(method.upper(), path).value
-                operation["security"] = [{scheme: [scope] for scheme in one} for one in operation["security"]]
+                operation["security"] = [{"bearer": [scope]}, {"apiKey": [scope]}]
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]  # invalid parameters are a 400 here
             if any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", ())):
                 _describe_replays(operation["responses"])
-    schemas: dict[str, Any] = found.setdefault("components", {}).setdefault("schemas", {})
+    components: dict[str, Any] = found["components"]
+    components["securitySchemes"]["apiKey"] = _API_KEY
+    schemas: dict[str, Any] = components.setdefault("schemas", {})
     for name in _NOT_OURS:
         schemas.pop(name, None)
     _, ours = models_json_schema(

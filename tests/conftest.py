@@ -24,6 +24,7 @@ from storage.repository import tenants
 from workers.pipeline_small import ensure_small
 
 ROOT = Path(__file__).parent.parent
+MANY = 2_000  #: rows
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one pytest process a core: more threads of torch would only wait
 
 
@@ -61,9 +62,19 @@ def migrated(postgres_url: str) -> Iterator[Database]:
 @pytest.fixture
 def database(migrated: Database) -> Iterator[Database]:
     yield migrated
-    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
-    with migrated.engine.begin() as connection:
-        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    empty(migrated)
+
+
+def empty(database: Database) -> None:
+    """Twenty times as fast as TRUNCATE, which makes new files for every table, as long as the rows are few."""
+    tables = [table.name for table in Base.metadata.sorted_tables]
+    with_rows = " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM {name})" for name in tables)
+    with database.engine.begin() as connection:
+        found = list(connection.scalars(text(with_rows)))
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # no keys are checked in between
+        gone = sum(connection.execute(text(f"DELETE FROM {name}")).rowcount for name in found)
+        if gone > MANY:  # dead rows slow down the tests that come after
+            connection.execute(text(f"TRUNCATE {', '.join(tables)}"))
 
 
 @pytest.fixture

@@ -116,7 +116,8 @@ def test_one_folder_has_one_server(folder: Path) -> None:
     with Valkey(folder, durable=False) as first:
         with pytest.raises(Conflict):
             Valkey(folder).start()
-        assert Redis.from_url(first.url).ping()
+        with Redis.from_url(first.url) as redis:
+            assert redis.ping()
 
 
 def test_valkey_listens_on_loopback_behind_a_password_that_ps_does_not_show(folder: Path) -> None:
@@ -179,7 +180,8 @@ def test_servers_die_with_a_killed_parent_and_the_next_one_starts_over_what_it_l
     assert len(servers) == 2
     with Postgres(folder / "pg", durable=False) as one, Valkey(folder / "vk") as two:
         assert query(one.url, "SELECT 1") == [(1,)]
-        assert Redis.from_url(two.url).ping()
+        with Redis.from_url(two.url) as redis:
+            assert redis.ping()
         assert not any(identity.is_alive() for identity in servers)
 
 

@@ -146,7 +146,8 @@ def test_an_embedded_server_that_dies_comes_back_at_the_same_place(start: StartF
     environ = Path(f"/proc/{after['where']}/environ")
     if environ.exists():  # what the parts were told still works
         told = dict(pair.split("=", 1) for pair in environ.read_text().split("\0") if "=" in pair)
-        assert Redis.from_url(told["REDIS_URL"]).ping()
+        with Redis.from_url(told["REDIS_URL"]) as redis:
+            assert redis.ping()
         psycopg.connect(told["DATABASE_URL"]).close()
 
 
