@@ -33,7 +33,7 @@ SCHEMES: Final = (
     "bearer",
     "key",
     "token",
-)  #: what stands before the key; fal says Key, Replicate's older clients Token
+)  #: fal says Key, Replicate's older clients Token
 API_KEY: Final = "API-KEY"  #: the header that 1min.ai's callers use
 
 
