@@ -1,8 +1,8 @@
 """Starts a worker or a scheduler with what a fault test needs: a painter that obeys its prompt, a clock that is wrong.
 
-``python -m tests.faults.launch local|remote|scheduler [--clock=SECONDS] [--painter=FOLDER]``. Everything but the pixels
-is the farm's own code: Celery, claim, lease, store, watchdog. The painter costs no torch, so a worker is ready in a
-second.
+``python -m tests.faults.launch local|remote|scheduler [--clock=SECONDS] [--painter=FOLDER] [--patience=SECONDS]``.
+Everything but the pixels is the farm's own code: Celery, claim, lease, store, watchdog. The painter costs no torch, so
+a worker is ready in a second.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
     from storage import dispatcher  # noqa: PLC0415
     from workers import __main__ as workers  # noqa: PLC0415
 
-    dispatcher.TICKET_PATIENCE = TICKET_PATIENCE  # type: ignore[misc]
+    dispatcher.TICKET_PATIENCE = float(options.get("patience", TICKET_PATIENCE))  # type: ignore[misc]
     if kind == "remote":
         install_deaths(Path(options["painter"]))
     elif "painter" in options:
