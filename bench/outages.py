@@ -257,9 +257,8 @@ def main(wanted: list[str]) -> int:
                 continue
             found = measure(site, way, name)
             console.print(name, f"{found.ratio:.2f} after {found.seconds:.1f} s")
-            table.add_row(
-                name, f"{found.before:.1f}", f"{found.after:.1f}", f"{found.ratio:.2f}", f"{found.seconds:.1f}"
-            )
+            figures = (f"{one:.1f}" for one in (found.before, found.after, found.seconds))
+            table.add_row(name, *figures, f"{found.ratio:.2f}")
             worst = min(worst, found.ratio)
     console.print(table)
     return int(worst < ENOUGH)
