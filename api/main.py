@@ -6,10 +6,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Final
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from api import creation, errors
 from api.dashboard import app as dashboard
@@ -83,6 +85,27 @@ OPENAI = (images, models, batches)  #: also below ``/openai``, where Lumenfall's
 DIALECTS = (one_min, cloudflare, fal_requests, fal, replicate, replicate_files, replicate_delivery)
 
 
+def _below_openai(route: APIRoute) -> str:
+    return f"openai_{route.name}"
+
+
+def _routes() -> list[BaseRoute]:
+    """Every route in the order in which they are tried.
+
+    They are the application's own: FastAPI would make those of an included router anew for each application, and look
+    twice for each call.
+    """
+    openai = APIRouter()
+    for module in OPENAI:
+        openai.include_router(module.router, generate_unique_id_function=lambda route: route.name)
+        openai.include_router(module.router, prefix="/openai", generate_unique_id_function=_below_openai)
+    return [*(route for module in (*ROUTERS, *DIALECTS) for route in module.router.routes), *openai.routes]
+
+
+ROUTES: Final = _routes()
+_describe: Final = describer("Fluxfarm", __version__, ROUTES)
+
+
 def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, outlet: Outlet = OUTLET) -> FastAPI:
     """The application; settings come from the environment unless given, and nothing connects before it starts.
 
@@ -99,23 +122,15 @@ def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, 
         redoc_url=None,
         redirect_slashes=False,
     )
-    for module in (*ROUTERS, *DIALECTS):
-        app.include_router(module.router)
-    for module in OPENAI:
-        app.include_router(module.router, generate_unique_id_function=lambda route: route.name)
-        app.include_router(module.router, prefix="/openai", generate_unique_id_function=_below_openai)
+    app.router.routes.extend(ROUTES)
     app.state.methods = Methods(app)
-    app.openapi = describer(app)  # type: ignore[method-assign]
+    app.openapi = _describe  # type: ignore[method-assign]
     errors.install(app)
     creation.install(app)
     app.add_middleware(FalProxy)
     dashboard.install(app)
     app.add_middleware(Replies)
     return app
-
-
-def _below_openai(route: APIRoute) -> str:
-    return f"openai_{route.name}"
 
 
 def _lifespan(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
 from api.auth import API_KEY, needed
 from api.dialects.cloudflare import CloudflareRun
@@ -70,19 +72,17 @@ _DESCRIPTION: Final = (
 )
 
 
-def describer(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """What ``app.openapi`` is set to; the description is made once."""
+def describer(title: str, version: str, routes: Sequence[BaseRoute]) -> Callable[[], dict[str, Any]]:
+    """What ``app.openapi`` is set to; the description is made once, and is the same for every application."""
 
+    @cache
     def describe() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _describe(app)
-        return app.openapi_schema
+        return _describe(get_openapi(title=title, version=version, description=_DESCRIPTION, routes=routes))
 
     return describe
 
 
-def _describe(app: FastAPI) -> dict[str, Any]:
-    found = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
+def _describe(found: dict[str, Any]) -> dict[str, Any]:
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
             if "security" in operation:
