@@ -53,9 +53,8 @@ def install(app: FastAPI) -> None:
     """Put the dashboard on the application, whose parts it shares."""
     inside = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     inside.state = app.state
-    for module in ROUTERS:
-        inside.include_router(module.router)
+    inside.router.routes.extend(route for module in ROUTERS for route in module.router.routes)
     faults.install(inside)
-    app.include_router(front)
+    app.router.routes.extend(front.routes)
     app.mount(sessions.PATH, inside)
     app.add_middleware(Door)

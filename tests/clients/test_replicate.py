@@ -166,8 +166,9 @@ def test_errors(waiting: Client, model: str, asked: dict[str, Any], status: int,
 
 
 def test_a_wrong_token(idle: Place) -> None:
-    with pytest.raises(ReplicateError) as refused:
-        connect(idle, api_token="r8_nobody").run(MODEL, input=ASKED)
+    stranger = connect(idle, api_token="r8_nobody")
+    with stranger._client, pytest.raises(ReplicateError) as refused:
+        stranger.run(MODEL, input=ASKED)
     assert refused.value.status == 401
 
 
