@@ -34,7 +34,7 @@ from storage.keys import random_id
 from storage.objects import reference_key
 from storage.pictures import sanitise
 from storage.records import Job, Reference
-from storage.repository import batches, jobs, references, tenants
+from storage.repository import batches, copied_jobs, references, tenants
 from storage.repository.batches import NewLine
 from storage.repository.jobs import NewJob
 from storage.repository.tenants import Caller
@@ -103,7 +103,7 @@ def create(
         allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: the key may have been revoked meanwhile
         session.add_all([row for _, _, kept in made for row in kept])
         session.flush()
-        queues = jobs.copy_many(session, [job for job, _, _ in made if job is not None])
+        queues = copied_jobs.copy_many(session, [job for job, _, _ in made if job is not None])
         batches.create(session, batch, [line for _, line, _ in made])
         told = answer(session, batch)
     for queue in queues:

@@ -29,7 +29,7 @@ from fluxfarm.sizes import Size
 from storage.campaign_records import Campaign
 from storage.database import Session
 from storage.records import Reference
-from storage.repository import campaign_assets, campaigns, endpoints, jobs, ledger, tenants
+from storage.repository import campaign_assets, campaigns, copied_jobs, endpoints, ledger, tenants
 from storage.repository.campaign_assets import NewAsset
 from storage.repository.campaigns import Wish
 from storage.repository.jobs import NewJob
@@ -224,7 +224,7 @@ def store(session: Session, campaign: Campaign, prepared: Prepared) -> set[str]:
     expansion = prepared.expansion
     uuids = {asset.n: uuid4() for asset in expansion.renders}
     ordered = sorted(expansion.renders, key=lambda one: (one.place.size, one.prompt, one.references, one.seed))
-    queues = jobs.copy_many(session, _jobs(campaign, prepared, ordered, uuids))
+    queues = copied_jobs.copy_many(session, _jobs(campaign, prepared, ordered, uuids))
     campaign_assets.add(
         session,
         campaign.id,

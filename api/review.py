@@ -31,7 +31,7 @@ from fluxfarm.scopes import Scope
 from storage.campaign_records import Campaign
 from storage.database import Session
 from storage.records import Job
-from storage.repository import campaign_assets, campaign_reviews, campaigns, jobs, tenants
+from storage.repository import campaign_assets, campaign_reviews, campaigns, copied_jobs, jobs, tenants
 from storage.repository.campaign_assets import Listed, NewAsset
 from storage.repository.jobs import NewJob
 from storage.repository.tenants import Caller
@@ -262,6 +262,6 @@ def _order(
         )
         new.append((order, asset))
     ordered = sorted((order for order, _ in new), key=lambda one: (one.request.size, one.request.prompt))
-    queues = jobs.copy_many(session, ordered)
+    queues = copied_jobs.copy_many(session, ordered)
     campaign_assets.add(session, campaign.id, (asset for _, asset in new))
     return queues

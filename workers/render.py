@@ -294,12 +294,13 @@ def _abandon(worker: RenderWorker, held: Held, error: Canceled | LeaseLost) -> s
     try:
         with worker.database.transaction() as session:
             lost = attempts.close_lost(session, held.claim, problem)
+        if lost:
+            worker.provider.wind_up(held)
     except DatabaseUnavailable:
         log.warning("abandon_not_noted", job=str(held.claim.uuid))
         return error.code
     if not lost:
         return JobState.SUCCESS.value
-    worker.provider.wind_up(held)
     _sweep(worker, held)
     return error.code
 

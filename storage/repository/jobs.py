@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from itertools import chain
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
@@ -25,7 +23,7 @@ from fluxfarm.request import RenderRequest
 from fluxfarm.routing import RoutePlan
 from storage import keys
 from storage.records import ApiKey, Attempt, Erasure, Job, Tenant
-from storage.repository import campaign_assets, campaign_ends, copying, dispatch, events, ledger, tenants
+from storage.repository import campaign_assets, campaign_ends, dispatch, events, ledger, tenants
 from storage.repository.reading import WHOLE, load, whole
 from storage.repository.tenants import Caller
 
@@ -142,38 +140,11 @@ def create_many(session: Session, new: Sequence[NewJob]) -> None:
     if new:
         session.execute(insert(TABLE), [columns(one) for one in new])
     campaign_assets.follow(session, [one.uuid for one in new if one.retry_of is not None and one.campaign])
-    _reserve(session, new)
+    reserve_all(session, new)
 
 
-def copy_many(session: Session, new: Iterable[NewJob]) -> set[str]:
-    """The same for thousands of new jobs that are no retries: one statement, no objects; gives their queues.
-
-    Jobs that share a ``RoutePlan`` object share its JSON, too.
-    """
-    priced: list[NewJob] = []
-    queues: set[str] = set()
-    routes: dict[int, tuple[RoutePlan, str]] = {}  # by identity; the plan is held, so that no other one gets its id
-
-    def row(one: NewJob) -> dict[str, Any]:
-        queues.add(one.queue)
-        if one.price:
-            priced.append(one)
-        if one.route is None:
-            return _copied(one, None)
-        if id(one.route) not in routes:
-            routes[id(one.route)] = one.route, one.route.model_dump_json(by_alias=True)
-        return _copied(one, routes[id(one.route)][1])
-
-    rows = map(row, new)
-    first = next(rows, None)
-    if first is not None:
-        copying.copy_rows(session, "jobs", list(first), (list(one.values()) for one in chain([first], rows)))
-    _reserve(session, priced)
-    return queues
-
-
-def _reserve(session: Session, new: Iterable[NewJob]) -> None:
-    """Their prices, in one round trip a campaign."""
+def reserve_all(session: Session, new: Iterable[NewJob]) -> None:
+    """Reserve their prices, in one round trip a campaign."""
     prices: dict[tuple[UUID, str], dict[UUID, Decimal]] = {}
     for one in new:
         if one.price:
@@ -182,27 +153,17 @@ def _reserve(session: Session, new: Iterable[NewJob]) -> None:
         ledger.reserve_many(session, tenant_id, campaign, amounts)
 
 
-def _copied(new: NewJob, route: str | None) -> dict[str, Any]:
-    """The row as COPY takes it: JSON and enums as their texts."""
-    return _plain(new) | {
-        "type": new.request.type.value,
-        "status": JobState.QUEUED.value,
-        "request": new.request.model_dump_json(),
-        "prompt_object": json.dumps(new.prompt_object),
-        "route": route,
-    }
-
-
 def columns(new: NewJob) -> dict[str, Any]:
     """What the row of a new job is told; the rest are the table's defaults."""
-    return _plain(new) | {
+    return plain(new) | {
         "request": new.request.model_dump(mode="json"),
         "prompt_object": new.prompt_object,
         "route": None if new.route is None else new.route.model_dump(mode="json", by_alias=True),
     }
 
 
-def _plain(new: NewJob) -> dict[str, Any]:
+def plain(new: NewJob) -> dict[str, Any]:
+    """What of a row is no JSON."""
     request = new.request
     return {
         "uuid": new.uuid,

@@ -14,7 +14,7 @@ from fluxfarm.jobs import JobState, Lane
 from storage.campaign_records import Campaign
 from storage.database import Database
 from storage.records import Job, Tenant
-from storage.repository import attempts, campaigns, dispatch, explain, jobs, ledger, turns
+from storage.repository import attempts, campaigns, copied_jobs, dispatch, explain, ledger, turns
 from storage.repository.campaigns import Wish
 from storage.repository.jobs import NewJob
 from tests.making import QUEUE, claimant, make_request, read_job, state
@@ -39,7 +39,7 @@ def waiting(database: Database, tenant: Tenant) -> list[UUID]:
         )
         assert campaigns.create(session, made)
         assert not campaigns.create(session, made)
-        jobs.copy_many(
+        copied_jobs.copy_many(
             session,
             [
                 NewJob(
