@@ -53,17 +53,6 @@ class _Call:
     body: dict[str, Any]
 
 
-def check_endpoint(endpoint: str) -> str:
-    """The endpoint, if it can be batched here.
-
-    Raises:
-        InvalidField: another one.
-    """
-    if endpoint not in READERS:
-        raise InvalidField(f"endpoint must be one of {', '.join(READERS)}.", param="endpoint")
-    return endpoint
-
-
 def create(
     farm: Farm,
     secret: str,

@@ -113,6 +113,8 @@ async def _fluxfarm_error(request: Request, error: Exception) -> Response:
 async def _invalid_parameters(request: Request, error: Exception) -> Response:
     complaints = cast("Complaints", cast("RequestValidationError", error).errors())
     if any(complaint["loc"][0] == "path" for complaint in complaints):
+        if request.method not in request.app.state.methods.of(request.url.path):  # another route took the last name
+            return await _http_exception(request, HTTPException(MethodNotAllowed.status))
         return error_response(NotFound("There is nothing of that name."), request.scope)
     return error_response(problem_of([{**c, "loc": c["loc"][1:]} for c in complaints]), request.scope)
 

@@ -30,6 +30,8 @@ REPEATS_TTL: Final = 1_800.0  #: seconds; OpenAI's clients wait 600 for each of 
 REPLAYED: Final = "Idempotency-Replayed"
 _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY}}}")
 _QUOTED: Final = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')  #: RFC 9651, a String
+#: the same for the description; the first character of a bare key is no quotation mark
+_PATTERN: Final = rf'^([!#-~][!-~]{{0,{MAX_KEY - 1}}}|"[!#-\[\]-~]{{1,{MAX_KEY}}}")$'
 _DESCRIPTION: Final = (
     "A word of yours for this call, 1 to 255 visible ASCII characters, bare or as a quoted string. The same call with "
     "the same key within 24 hours makes nothing twice: the reply shows what the first one made, with "
@@ -61,7 +63,9 @@ def parse_key(values: list[str]) -> str | None:
 async def read_key(
     request: Request,
     _key_first: Secret,
-    _documented: Annotated[str | None, Header(alias="Idempotency-Key", description=_DESCRIPTION)] = None,
+    _documented: Annotated[
+        str | None, Header(alias="Idempotency-Key", description=_DESCRIPTION, json_schema_extra={"pattern": _PATTERN})
+    ] = None,
 ) -> str | None:
     """The key of this call, as a dependency."""
     return parse_key(request.headers.getlist("idempotency-key"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Any, TypedDict, TypeVar, get_args
+from typing import Annotated, Any, TypedDict, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from fluxfarm.errors import BadRequest, InvalidField, UnknownField
 
@@ -65,6 +65,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """The end of the sentence that refuses a name: the name that was perhaps meant."""
     found = get_close_matches(name[:SHOWN], sorted(known), n=1)
     return f"; did you mean {found[0]!r}?" if found else "."
+
+
+def _no_number(given: Any) -> Any:
+    if isinstance(given, str) and "T" not in given.upper():
+        raise ValueError("should be RFC 3339, as 2030-03-01T12:00:00Z")
+    return given
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("should lie in the years 1 to 9999 UTC") from None
+
+
+#: a moment in a query; pydantic alone would take the seconds since 1970 too, and a day
+QueryMoment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
 
 
 def future(text: str | None, name: str, now: datetime) -> datetime | None:

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Secret, allowed
-from api.batches import PREFIX, check_endpoint, create, results
+from api.batches import PREFIX, create, results
 from api.bodies import JsonBody, parse_json
 from api.creation import Creation, Making
 from api.dialects.openai_errors import OpenAIError
@@ -74,7 +74,7 @@ class NewBatch(Strict):
     model_config = ConfigDict(extra="ignore")
 
     input_file_id: str = Field(min_length=1, max_length=64)
-    endpoint: str = Field(max_length=64, description="`/v1/images/generations` or `/v1/images/edits`.")
+    endpoint: Literal["/v1/images/generations", "/v1/images/edits"]
     completion_window: Literal["24h"] = Field(description="A call that has not begun by then ends.")
     metadata: dict[str, str] | None = Field(None, max_length=16)
 
@@ -333,7 +333,7 @@ def _create(farm: Farm, secret: str, creation: Creation, body: bytes) -> Respons
         farm,
         secret,
         lambda session, batch: creation.keep(session, reply(_batch(session, batch))),
-        endpoint=check_endpoint(asked.endpoint),
+        endpoint=asked.endpoint,
         input_file_id=asked.input_file_id,
         window=asked.completion_window,
         notes=asked.metadata or {},

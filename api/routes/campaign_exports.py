@@ -31,9 +31,11 @@ Only = Annotated[
 ]
 
 
-def _content(kind: str) -> dict[int | str, dict[str, Any]]:
-    binary: Final = {"schema": {"type": "string", "format": "binary"}}
-    return {200: {"content": {kind: binary}}, **problems(400, 401, 403, 404)}
+BINARY: Final = {"type": "string", "format": "binary"}
+
+
+def _content(kind: str, schema: dict[str, str] = BINARY) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {kind: {"schema": schema}}}, **problems(400, 401, 403, 404)}
 
 
 def _found(farm: Farm, secret: str, name: str) -> Campaign:
@@ -75,7 +77,7 @@ def manifest_csv(farm: FarmPart, secret: Secret, name: Name, only: Only = Choice
 @router.get(
     "/{name}/manifest.json",
     operation_id="campaignManifestJson",
-    responses=_content("application/json"),
+    responses=_content("application/json", {"type": "object"}),
     response_class=Response,
 )
 def manifest_json(farm: FarmPart, secret: Secret, name: Name, only: Only = Choice.AUTO) -> Response:

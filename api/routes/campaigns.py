@@ -156,7 +156,10 @@ def list_campaigns(
     farm: FarmPart,
     secret: Secret,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(max_length=40, description="`nextCursor` of the page before.")] = None,
+    cursor: Annotated[
+        str | None,
+        Query(max_length=40, description="`nextCursor` of the page before.", json_schema_extra={"format": "date-time"}),
+    ] = None,
 ) -> Response:
     """List campaigns, the newest first."""
     before = _moment(cursor)

@@ -5,12 +5,13 @@ Its Python client is pointed here by ``FAL_QUEUE_RUN_HOST`` and ``FAL_RUN_HOST``
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
@@ -25,6 +26,7 @@ from api.order import Order
 from api.outcome import pictures_of
 from api.routes.fal_requests import REQUEST_ID, picture_urls
 from api.submit import Accepted, submit
+from fluxfarm.errors import MethodNotAllowed
 from fluxfarm.webhooks import MAX_URL, Form, Telling
 from storage.replies import fal
 
@@ -34,6 +36,7 @@ BODY: Final = {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/FalInput"}}},
     }
 }
+_REQUEST: Final = re.compile(r"[^/]+/[^/]+/requests/[^/]+(/status(/stream)?|/cancel)?")
 CREATING: Final = errors_as(FalError, 400, 401, 403, 404, 409, 413, 415, 422)
 Priority = Annotated[str, Header(alias="X-Fal-Queue-Priority", description="`low` goes to the lane `bulk`.")]
 Patience = Annotated[
@@ -46,9 +49,16 @@ Target = Annotated[
 router = APIRouter(prefix="/fal", tags=["fal"])
 
 
+def _check_put(endpoint: str) -> None:
+    """A request that was put into the queue is no endpoint, whatever its path begins with."""
+    if _REQUEST.fullmatch(endpoint):
+        raise HTTPException(MethodNotAllowed.status)
+
+
 @router.post(
     "/queue/{endpoint:path}",
     operation_id="submitFalRequest",
+    dependencies=[Depends(_check_put)],
     responses={200: {"description": "It is in the queue"}, **CREATING},
     openapi_extra=BODY,
 )

@@ -83,7 +83,7 @@ def read_status(farm: FarmPart, secret: Secret, owner: str, app: str, uuid: UUID
     "/fal/queue/{owner}/{app}/requests/{uuid}/status/stream",
     operation_id="followFalStatus",
     responses={
-        200: {"description": "Each status", "content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+        200: {"description": "Each status", "content": {EVENT_STREAM: {}}},
         **errors_as(FalError, 401, 403, 404, 422),
     },
     response_class=StreamingResponse,

@@ -36,7 +36,11 @@ from storage.repository import tenants
 
 EVENT_STREAM: Final = "text/event-stream"
 RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"model": ImagesReply, "description": "The pictures; with `stream` server-sent events"},
+    200: {
+        "model": ImagesReply,
+        "description": "The pictures; with `stream` server-sent events",
+        "content": {EVENT_STREAM: {}},
+    },
     **errors_as(OpenAIError, 400, 401, 403, 404, 409, 413, 415, 422, 504),
 }
 ReadOrder = Callable[[], ImagesOrder]

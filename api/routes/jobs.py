@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from api.airecords import JobPage, JobReply, ai_record, make_cursor, read_cursor
+from api.airecords import CURSOR, JobPage, JobReply, ai_record, make_cursor, read_cursor
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
 from api.dialects.native import EXAMPLES, read_order
@@ -52,7 +52,9 @@ class Listing(BaseModel):
     tag: str | None = Field(None, max_length=64, pattern=PLAIN)
     error: str | None = Field(None, max_length=64, pattern=PLAIN, description="The code of the job's error.")
     external_id: str | None = Field(None, alias="externalId", max_length=200, pattern=PLAIN)
-    cursor: str | None = Field(None, max_length=64, description="`nextCursor` of the page before.")
+    cursor: str | None = Field(
+        None, max_length=64, description="`nextCursor` of the page before.", json_schema_extra={"pattern": CURSOR}
+    )
     limit: int = Field(50, ge=1, le=200)
 
 

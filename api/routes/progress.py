@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
@@ -26,6 +26,7 @@ from storage.records import Job
 from storage.repository import explain, jobs, tenants, workers
 
 EVENT_STREAM: Final = "text/event-stream"
+_EVENT_ID: Final[dict[str, Any]] = {"pattern": "^[0-9]{0,18}$"}
 
 router = APIRouter(prefix="/v1/jobs/{uuid}", tags=["jobs"])
 
@@ -55,10 +56,7 @@ class Explanation(BaseModel):
         200: {
             "description": "The events",
             "content": {
-                EVENT_STREAM: {
-                    "schema": {"type": "string"},
-                    "example": 'id: 0\nevent: status\ndata: {"status": "QUEUED"}\n\n',
-                }
+                EVENT_STREAM: {"example": 'id: 0\nevent: status\ndata: {"status": "QUEUED"}\n\n'},
             },
         },
         **problems(400, 401, 403, 404),
@@ -69,8 +67,8 @@ async def follow_job(
     farm: FarmPart,
     secret: Secret,
     uuid: UUID,
-    last_event_id: Annotated[str, Header(max_length=32)] = "",
-    asked: Annotated[str, Query(alias="lastEventId", max_length=32)] = "",
+    last_event_id: Annotated[str, Header(max_length=32, json_schema_extra=_EVENT_ID)] = "",
+    asked: Annotated[str, Query(alias="lastEventId", max_length=32, json_schema_extra=_EVENT_ID)] = "",
 ) -> StreamingResponse:
     """Follow a job as server-sent events.
 

@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from api.airecords import make_cursor, read_cursor
+from api.airecords import CURSOR, make_cursor, read_cursor
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
 from api.dialects.replicate import read_order, read_period
@@ -104,7 +104,7 @@ async def create_model_prediction(
     responses={200: {"description": "Some predictions"}, **errors_as(ReplicateError, 401, 403, 422)},
 )
 def list_predictions(
-    farm: FarmPart, secret: Secret, cursor: Annotated[str | None, Query(max_length=64)] = None
+    farm: FarmPart, secret: Secret, cursor: Annotated[str | None, Query(json_schema_extra={"pattern": CURSOR})] = None
 ) -> Response:
     """List the tenant's jobs as predictions, the newest first."""
     before = read_cursor(cursor)

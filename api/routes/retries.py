@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from api.airecords import JobReply, ai_record, make_cursor, read_cursor
+from api.airecords import CURSOR, JobReply, ai_record, make_cursor, read_cursor
 from api.auth import Secret
 from api.bodies import JsonBody, parse_json
 from api.creation import Making
@@ -47,7 +47,9 @@ class RetryMany(Strict):
     campaign: str | None = Field(None, max_length=200, description="Only those of this campaign.")
     tag: str | None = Field(None, max_length=64, description="Only those with this tag.")
     limit: int = Field(MOST, ge=1, le=MOST, description="At most so many, the newest ones.")
-    cursor: str | None = Field(None, max_length=64, description="`nextCursor` of the reply before.")
+    cursor: str | None = Field(
+        None, max_length=64, description="`nextCursor` of the reply before.", json_schema_extra={"pattern": CURSOR}
+    )
 
 
 class Skipped(BaseModel):

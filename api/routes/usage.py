@@ -13,6 +13,7 @@ from api.auth import Secret, allowed
 from api.errors import problems
 from api.farm import FarmPart
 from api.replies import reply
+from api.strict import QueryMoment
 from fluxfarm.airecord import Moment, Usd
 from fluxfarm.errors import InvalidField
 from fluxfarm.scopes import Scope
@@ -57,12 +58,12 @@ class UsageReply(_Part):
 def read_usage(
     farm: FarmPart,
     secret: Secret,
-    since: Annotated[datetime | None, Query(description="RFC 3339; 30 days ago when not said.")] = None,
-    until: Annotated[datetime | None, Query(description="RFC 3339; now when not said.")] = None,
+    since: Annotated[QueryMoment | None, Query(description="RFC 3339; 30 days ago when not said.")] = None,
+    until: Annotated[QueryMoment | None, Query(description="RFC 3339; now when not said.")] = None,
 ) -> Response:
     """What jobs cost, and what is left of the budget."""
-    end = _utc(until) or datetime.now(UTC)
-    start = _utc(since) or end - USUAL
+    end = until or datetime.now(UTC)
+    start = since or _before(end)
     if start > end:
         raise InvalidField("since is later than until.", param="since")
     with farm.database.transaction() as session:
@@ -87,7 +88,8 @@ def read_usage(
     )
 
 
-def _utc(moment: datetime | None) -> datetime | None:
-    if moment is None:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+def _before(end: datetime) -> datetime:
+    try:
+        return end - USUAL
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from api.airecords import make_cursor, read_cursor
+from api.airecords import CURSOR, make_cursor, read_cursor
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
 from api.creation import Creation, Making
@@ -40,7 +40,7 @@ class NewWebhook(Strict):
         min_length=1,
         max_length=MAX_URL,
         description="https, port 443, a host on the public Internet; redirects are not followed.",
-        json_schema_extra={"format": "uri"},
+        json_schema_extra={"format": "uri", "pattern": "^https://"},
     )
 
 
@@ -120,7 +120,9 @@ class Listing(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     state: Literal["pending", "delivered", "failed"] | None = None
-    cursor: str | None = Field(None, max_length=64, description="`nextCursor` of the page before.")
+    cursor: str | None = Field(
+        None, max_length=64, description="`nextCursor` of the page before.", json_schema_extra={"pattern": CURSOR}
+    )
     limit: int = Field(50, ge=1, le=200)
 
 
