@@ -118,6 +118,8 @@ def _evaluate(folder: Path, count: int) -> None:
         f"{width}x{height}": evaluate.score(pipe, count if width == height == 128 else count // 4, (width, height))
         for width, height in evaluate.MEASURED
     }
+    for double in (False, True):
+        figures[f"edits of {1 + double}"] = evaluate.score_edits(pipe, count // 4, double=double)
     for size, shares in figures.items():
         sys.stdout.write(f"{size}: {', '.join(f'{name} {share:.3f}' for name, share in shares.items())}\n")
 

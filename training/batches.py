@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -10,9 +10,8 @@ import torch
 
 from training import latents, text
 from training.captions import NOTHING, Asked, caption, of_card, thin_out
-from training.cards import Card
+from training.edits import edit
 from training.sampling import training_card
-from training.words import COLOURS
 
 _UNSAID: Final = 0.08  # share of each attribute that a caption leaves out
 _EMPTY: Final = 0.1  # share of empty captions, for true guidance
@@ -133,7 +132,7 @@ class Batches:
     def edits(self, rng: np.random.Generator, count: int) -> Batch:
         """Cards of 128 pixels made from one or two others."""
         double = rng.random() < 0.5
-        made = [_edit(rng, double=double) for _ in range(count)]
+        made = [edit(rng, training_card, double=double) for _ in range(count)]
         asked = [NOTHING if rng.random() < _EMPTY else one for *_, one in made]
         words, word_places = self._reader.real(asked, rng)
         after = [new for _, new, _ in made]
@@ -154,23 +153,3 @@ class Batches:
 
     def _less(self, asked: Asked, rng: np.random.Generator) -> Asked:
         return NOTHING if rng.random() < _EMPTY else thin_out(asked, rng, _UNSAID)
-
-
-def _edit(rng: np.random.Generator, *, double: bool) -> tuple[tuple[Card, ...], Card, Asked]:
-    """The references, the card that they should give, and what is asked."""
-    one, two = training_card(rng), training_card(rng)
-    if double:
-        new = replace(one, colour=two.colour, background=two.background)
-        return (one, two), new, Asked(first=None, second=None, edit="colours")
-    which = rng.integers(3)
-    taken = {one.colour, one.background}
-    colour, back = (str(name) for name in rng.choice([name for name in COLOURS if name not in taken], 2, replace=False))
-    said = Asked(
-        colour=colour if which != 0 else None,
-        background=back if which != 1 else None,
-        first=None,
-        second=None,
-        edit="object",
-    )
-    new = replace(one, colour=said.colour or one.colour, background=said.background or one.background)
-    return (one,), new, said

@@ -14,10 +14,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from fluxfarm.catalog import KLEIN_SMALL
 from training import captions, cards
 from training.cards import Card
+from training.edits import edit
 from training.sampling import held_out_card
 from training.words import COLOURS, COLUMNS, HEADLINES, OBJECTS, ROWS, SIZES
 
@@ -111,12 +113,16 @@ def _reduced(pixels: Floats) -> Floats:
     return found
 
 
-def draw_all(pipe: Any, prompts: list[str], size: tuple[int, int]) -> list[cards.Pixels]:
-    """Draw each prompt once, with the settings of the catalogue."""
+def draw_all(
+    pipe: Any, prompts: list[str], size: tuple[int, int], references: list[list[Image.Image]] | None = None
+) -> list[cards.Pixels]:
+    """Draw each prompt once, with the settings of the catalogue; ``references`` are the pictures of each."""
     pictures: list[cards.Pixels] = []
-    for first in range(0, len(prompts), _BATCH):
-        part = prompts[first : first + _BATCH]
+    batch = _BATCH if references is None else 1  # the pipeline takes the pictures of one prompt a call
+    for first in range(0, len(prompts), batch):
+        part = prompts[first : first + batch]
         made = pipe(
+            image=None if references is None else references[first],
             prompt=part,
             width=size[0],
             height=size[1],
@@ -135,10 +141,22 @@ def score(pipe: Any, count: int, size: tuple[int, int]) -> dict[str, float]:
     rng = np.random.default_rng(SEED)
     deck = [held_out_card(rng) for _ in range(count)]
     prompts = [captions.caption(captions.of_card(card), rng) for card in deck]
-    judge = Judge(*size)
-    seen = [judge.name(picture) for picture in draw_all(pipe, prompts, size)]
+    return _shares(deck, draw_all(pipe, prompts, size))
+
+
+def score_edits(pipe: Any, count: int, *, double: bool) -> dict[str, float]:
+    """The same of cards that are made from one held-out card, or from two, at 128 pixels."""
+    rng = np.random.default_rng(SEED)
+    made = [edit(rng, held_out_card, double=double) for _ in range(count)]
+    prompts = [captions.caption(asked, rng) for *_, asked in made]
+    references = [[Image.fromarray(cards.draw(card, 128, 128)) for card in sources] for sources, *_ in made]
+    return _shares([card for _, card, _ in made], draw_all(pipe, prompts, (128, 128), references))
+
+
+def _shares(deck: list[Card], pictures: list[cards.Pixels]) -> dict[str, float]:
+    judge = Judge(pictures[0].shape[1], pictures[0].shape[0])
     right: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, "all")}
-    for asked, found in zip(deck, seen, strict=True):
+    for asked, found in zip(deck, map(judge.name, pictures), strict=True):
         for name in ATTRIBUTES:
             if name != "headline" or asked.words:
                 right[name].append(_attribute(asked, name) == _attribute(found, name))

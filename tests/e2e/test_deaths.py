@@ -12,16 +12,17 @@ import pytest
 from tests.e2e.farms import Running, wait_for
 
 pytestmark = pytest.mark.xdist_group("farm")
+PATIENCE = 60.0  #: seconds until a render begins beside the other half of the suite
 
 
 def test_a_killed_worker_is_started_again_and_its_job_ends_once(farm: Running) -> None:
     slow = farm.post({"prompt": "slow", "size": "256x256", "num_inference_steps": 50, "n": 4}).json()["aiRecord"]
-    wait_for(lambda: farm.record(slow["uuid"])["progress"]["step"] > 0)
+    wait_for(lambda: farm.record(slow["uuid"])["progress"]["step"] > 0, PATIENCE)
     worker = farm.pids()["worker"]
     killed_at = time.monotonic()
     os.kill(worker, signal.SIGKILL)
     wait_for(
-        lambda: farm.record(slow["uuid"])["status"] == "RUNNING" and len(farm.record(slow["uuid"])["attempts"]) == 2
+        lambda: farm.record(slow["uuid"])["status"] == "RUNNING" and len(farm.record(slow["uuid"])["attempts"]) == 2, 45
     )
     assert time.monotonic() - killed_at < 45
     record = farm.finished(slow["uuid"], seconds=90)
@@ -35,7 +36,7 @@ def test_a_killed_worker_is_started_again_and_its_job_ends_once(farm: Running) -
 def test_a_frozen_worker_that_wakes_changes_nothing(farm: Running) -> None:
     """SIGSTOP past the lease, then SIGCONT: the zombie finds its lease over and its objects are not referenced."""
     slow = farm.post({"prompt": "zombie", "size": "256x256", "num_inference_steps": 50, "n": 3}).json()["aiRecord"]
-    wait_for(lambda: farm.record(slow["uuid"])["progress"]["step"] > 0)
+    wait_for(lambda: farm.record(slow["uuid"])["progress"]["step"] > 0, PATIENCE)
     worker = farm.pids()["worker"]
     os.kill(worker, signal.SIGSTOP)
     try:

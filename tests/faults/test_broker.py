@@ -16,6 +16,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+from tests.e2e.farms import FINAL, wait_for
 from tests.faults.sites import BACK, Site, running, servers
 from tests.faults.wires import Wire, wire_to_port
 from tests.making import QUEUE
@@ -121,7 +122,12 @@ def test_a_worker_can_start_while_the_broker_is_full(site: Site) -> None:
             time.sleep(3)
         finally:
             redis.config_set("maxmemory", "0")
-    site.worker.start()  # what a supervisor would do, should it have given up
+
+    def supervised() -> bool:
+        site.worker.start()  # should it have given up
+        return site.record(job)["status"] in FINAL
+
+    wait_for(supervised, BACK)
     site.succeeds(job, attempts=1)
 
 
