@@ -72,10 +72,15 @@ def test_the_summer_sale_survives_the_death_of_everything(tmp_path: Path, sale: 
         assert (plan["files"], plan["renders"], plan["exists"]) == (12, 12, False)
         assert farm.get("/v1/campaigns").json()["data"] == []
         shell(farm, "run", str(sale), "--no-watch")
-        seen: dict[str, Any] = {}
-        wait_for(lambda: seen.update(counts(farm)) or seen["success"] >= 2, 90)
+        seen: list[dict[str, Any]] = []
+
+        def has_begun() -> bool:
+            seen.append(counts(farm))
+            return bool(seen[-1]["success"] >= 2)
+
+        wait_for(has_begun, 90)
         kill_everything(farm)
-        assert seen["queued"] > 2
+        assert seen[-1]["queued"] > 2
     with running(data_dir) as farm:
         again = json.loads(shell(farm, "run", str(sale), "--json"))["campaign"]  # no second one
         assert again["files"]["total"] == 12
