@@ -94,8 +94,9 @@ class Settings(BaseSettings):
         SecretStr(""),
         alias="FLUXFARM_SECRET_KEY",
         description=(
-            "Key that encrypts the webhooks' signing secrets in the database, at least 16 characters, the same for API "
-            "and sender; `new,old` while it is changed. Empty: made once and kept in the data folder."
+            "Key that encrypts the webhooks' signing secrets in the database and the dashboard's sessions, at least 16 "
+            "characters, the same for API and sender; `new,old` while it is changed. Empty: made once and kept in the "
+            "data folder."
         ),
     )
 

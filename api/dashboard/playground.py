@@ -14,7 +14,7 @@ from api.dashboard.visitors import Looking, VisitorPart
 from api.dialects.native import read_order
 from api.farm import Farm
 from api.submit import submit
-from fluxfarm.catalog import MODELS, ModelProfile
+from fluxfarm.catalog import MODELS, ModelProfile, find_model
 from fluxfarm.errors import NotFound
 from fluxfarm.jobs import JobType
 from fluxfarm.remotes import LOCAL
@@ -105,19 +105,22 @@ def _number(text: str) -> float | str:
 
 
 def _choices(farm: Farm, looking: Looking) -> list[Choice]:
-    """Those first that render at once."""
+    """Those first that render at once, in the order in which the farm names its models."""
     ready = {model for worker in workers.alive(looking.session) for model in worker.models}
-    own = {slug for source in farm.settings.models for slug in (source.slug,)}
+    own = [find_model(source.slug).slug for source in farm.settings.models]
     remote = {offer.model for one in farm.remotes.values() if one.is_configured for offer in one.offers}
     found = [
         Choice(
             profile,
             is_ready=profile.slug in ready,
-            is_possible=bool({profile.slug, *profile.aliases} & own) or profile.slug in remote,
+            is_possible=profile.slug in own or profile.slug in remote,
         )
         for profile in MODELS
     ]
-    return sorted(found, key=lambda one: (not one.is_ready, not one.is_possible))
+    place = {slug: index for index, slug in enumerate(own)}
+    return sorted(
+        found, key=lambda one: (not one.is_ready, not one.is_possible, place.get(one.profile.slug, len(place)))
+    )
 
 
 def _filled(example: Job | None) -> dict[str, Any]:

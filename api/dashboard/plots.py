@@ -11,6 +11,7 @@ HEIGHT: Final = 160.0
 FLOOR: Final = 136.0  #: where the bars stand; below are the words
 CEILING: Final = 14.0
 GAP: Final = 0.25  #: of a bar's place
+SEEN: Final = 0.005  #: seconds; less is told as 0.00 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,12 @@ def round_up(value: float) -> float:
 
 
 def shares(parts: Sequence[tuple[str, float]]) -> list[Share]:
-    """Spans of time as parts of their sum, one behind the other; spans of nothing are left out."""
+    """Spans of time as parts of their sum, one behind the other; those that cannot be seen are left out."""
     total = sum(seconds for _, seconds in parts)
     found: list[Share] = []
     begin = 0.0
     for name, seconds in parts:
-        if seconds > 0 and total > 0:
+        if seconds >= SEEN:
             width = 100 * seconds / total
             found.append(Share(name, seconds, round(begin, 3), round(width, 3)))
             begin += width

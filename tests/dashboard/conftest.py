@@ -13,6 +13,9 @@ from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.objects import ObjectStore, make_store
 from tests.api.samples import Hand
+from tests.clients.conftest import idle, place, provider
+
+__all__ = ["idle", "place", "provider"]  # fixtures: a farm that renders, for the browser
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
 

@@ -1,0 +1,116 @@
+"""A real Chromium that watches every page: what it says, what it asks for and what its policy forbids."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+
+NODE: Final = Path(__file__).parent / "node"
+INSTALL: Final = ("npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent")
+#: what is not AA, or worse; "minor" and "moderate" are told by axe, too, and are matters of taste more often
+SERIOUS: Final = ("serious", "critical")
+REPORTS: Final = """
+window.reports = [];
+document.addEventListener('securitypolicyviolation', (event) =>
+  window.reports.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
+"""
+
+
+def chromium() -> str:
+    """Where it is; a machine that must have it and has it not is told so."""
+    found = shutil.which("chromium")
+    if found is None:
+        assert "CI" not in os.environ, "CI needs Debian's chromium for the tests of the dashboard"
+        pytest.skip("there is no chromium here: the dashboard is not tried in a browser")
+    return found
+
+
+def axe() -> str:
+    """The accessibility checker, as a script; one process installs, the others wait."""
+    if shutil.which("npm") is None:
+        assert "CI" not in os.environ, "CI needs npm for axe-core"
+        pytest.skip("there is no npm here: accessibility is not checked")
+    script = NODE / "node_modules" / "axe-core" / "axe.min.js"
+    with (NODE / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not script.is_file():
+            subprocess.run(INSTALL, cwd=NODE, check=True, timeout=100)
+    return script.read_text(encoding="utf-8")
+
+
+@dataclass
+class Watched:
+    """A browser context of one visitor, and all that went wrong in it."""
+
+    context: BrowserContext
+    url: str
+    faults: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+    def page(self) -> Page:
+        """A new tab."""
+        page = self.context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda said: self.faults.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("request", self._note)
+        return page
+
+    def _note(self, request: Request) -> None:
+        found = urlsplit(request.url)
+        if found.scheme not in ("data", "blob"):
+            self.hosts.add(found.netloc)
+
+    def check(self, page: Page) -> None:
+        """No report of the policy so far, no other host, nothing on the console."""
+        reports: list[str] = page.evaluate("window.reports")
+        assert not reports, reports
+        assert not self.faults, self.faults
+        assert self.hosts <= {urlsplit(self.url).netloc}, self.hosts
+
+
+@contextmanager
+def browsing() -> Iterator[Browser]:
+    """Chromium without a screen."""
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def watched(browser: Browser, url: str, **options: Any) -> Iterator[Watched]:
+    """A visitor with a clean browser, at a width and in a scheme."""
+    context = browser.new_context(accept_downloads=True, bypass_csp=False, **options)
+    context.add_init_script(REPORTS)
+    yield Watched(context, url)
+    context.close()
+
+
+def log_in(page: Page, url: str, key: str) -> None:
+    page.goto(f"{url}/dashboard/login")
+    page.fill("#key", key)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/dashboard/")
+
+
+def serious(page: Page, script: str) -> list[str]:
+    """What axe-core calls serious or worse; it is put in by the debugger, as the policy lets no page load it."""
+    page.evaluate(script)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:160]} {one['nodes'][0]['failureSummary'][:300]}"
+        for one in found["violations"]
+        if one["impact"] in SERIOUS
+    ]
