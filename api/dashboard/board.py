@@ -57,9 +57,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What is shown."""
+    """What is shown; ``part`` is drafts or masters."""
 
     record: CampaignRecord
+    part: str
     places: list[str]
     rows: list[Row]
     files: list[Listed]
@@ -128,7 +129,7 @@ def _board(looking: Looking, campaign: Campaign, wanted: Wanted) -> Board:
         "drafts": None if record.drafts is None else part == "drafts",
     }
     files = campaign_assets.page(looking.session, campaign.id, after=wanted.after, limit=PAGE, **asked)
-    return Board(record, *_rows(files), files)
+    return Board(record, part, *_rows(files), files)
 
 
 def _rows(files: Sequence[Listed]) -> tuple[list[str], list[Row]]:

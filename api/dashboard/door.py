@@ -52,7 +52,10 @@ class Door:
             refusal = error_response(error, native) if is_native else faults.shown(Request(scope), error)
             await refusal(scope, receive, send)
             return
-        await self._app(inner, receive, send)
+        try:
+            await self._app(inner, receive, send)
+        finally:
+            scope.setdefault("route", inner.get("route"))  # for the metrics, which are counted outside
 
 
 def check_origin(farm: Farm, headers: Headers) -> None:

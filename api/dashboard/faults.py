@@ -32,6 +32,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(FluxfarmError, _fluxfarm_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _fluxfarm_error(request: Request, error: Exception) -> Response:
@@ -50,6 +51,11 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     known = error.status_code in (404, 405)
     return shown(request, NotFound("There is no such page.") if known else InternalError("The farm made a mistake."))
+
+
+async def _unexpected(request: Request, _error: Exception) -> Response:
+    """The page; the error itself goes on to where it is logged."""
+    return shown(request, InternalError("The farm made a mistake; quote the request id to its operator."))
 
 
 def shown(request: Request, error: FluxfarmError) -> Response:

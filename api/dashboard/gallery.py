@@ -69,6 +69,7 @@ def more(visitor: VisitorPart, wanted: Annotated[Wanted, Query()]) -> Response:
 def _page(visitor: Visitor, wanted: Wanted, limit: int) -> tuple[list[Shown], str | None]:
     before = read_cursor(wanted.cursor)
     with visitor.looking() as looking:
-        found = gallery.page(looking.session, looking.caller.tenant_id, wanted.filter(), before=before, limit=limit)
-    is_full = len({one.uuid for one in found}) == limit
-    return found, make_cursor(found[-1].seq) if is_full else None
+        found, following = gallery.page(
+            looking.session, looking.caller.tenant_id, wanted.filter(), before=before, limit=limit
+        )
+    return found, make_cursor(following)

@@ -41,7 +41,7 @@ class Working:
 
 
 class Paces:
-    """The plots of each tenant, drawn anew every few seconds however many people look."""
+    """The last hours of each tenant, read anew every few seconds however many people look."""
 
     def __init__(self) -> None:
         self._kept: dict[UUID | None, tuple[float, list[Bin]]] = {}
@@ -51,40 +51,39 @@ class Paces:
         drawn, found = self._kept.get(tenant_id, (-FRESH, []))
         if time.monotonic() - drawn >= FRESH:
             found = overview.pace(looking.session, tenant_id, bins=BINS, width=WIDTH)
-            self._kept[tenant_id] = (time.monotonic(), found)
+            now = time.monotonic()
+            self._kept = {who: kept for who, kept in self._kept.items() if now - kept[0] < FRESH}
+            self._kept[tenant_id] = (now, found)
         return found
-
-
-PACES: Final = Paces()
 
 
 @router.get("/")
 def read_overview(request: Request, visitor: VisitorPart) -> Response:
     """Show it; what moves is sent by ``events`` afterwards."""
     with visitor.looking() as looking:
-        shown = _glance(visitor.farm, looking)
+        shown = _glance(visitor.farm, looking, request.app.state.paces)
         return pages.page(request, "overview.html", looking, **shown, flower=_flower(visitor.farm, looking))
 
 
 @router.get("/events")
-async def follow(visitor: VisitorPart) -> StreamingResponse:
+async def follow(request: Request, visitor: VisitorPart) -> StreamingResponse:
     """The parts of the overview that changed, once a second at most."""
-    return await live.parts(partial(_parts, visitor))
+    return await live.parts(partial(_parts, visitor, request.app.state.paces))
 
 
-def _parts(visitor: Visitor) -> dict[str, str]:
+def _parts(visitor: Visitor, paces: Paces) -> dict[str, str]:
     with visitor.looking() as looking:
-        shown = _glance(visitor.farm, looking)
+        shown = _glance(visitor.farm, looking, paces)
     return {name: pages.render(f"overview_{name}.html", **shown) for name in PARTS}
 
 
-def _glance(farm: Farm, looking: Looking) -> dict[str, Any]:
+def _glance(farm: Farm, looking: Looking, paces: Paces) -> dict[str, Any]:
     tenant_id = None if looking.is_operator else looking.caller.tenant_id
     open_jobs = overview.open_jobs(looking.session, tenant_id)
     alive = workers.alive(looking.session)
     renders = overview.renders(looking.session)
     own = {one.uuid for one in renders if one.tenant_id == looking.caller.tenant_id}
-    bins = PACES.read(looking, tenant_id)
+    bins = paces.read(looking, tenant_id)
     return {
         "queue": open_jobs,
         "several": len({one.tenant for one in open_jobs}) > 1,

@@ -31,16 +31,21 @@ class Shown:
     campaign: str
 
 
-def page(session: Session, tenant_id: UUID, wanted: Filter, *, before: int | None, limit: int) -> list[Shown]:
-    """The pictures of at most ``limit`` jobs that are older than ``before``."""
+def page(
+    session: Session, tenant_id: UUID, wanted: Filter, *, before: int | None, limit: int
+) -> tuple[list[Shown], int | None]:
+    """The pictures of at most ``limit`` jobs that are older than ``before``, and where the next page starts.
+
+    A job whose pictures were deleted by the rules of retention counts, and shows nothing.
+    """
     jobs = filtered(select(Job.seq), tenant_id, wanted).where(Job.status == JobState.SUCCESS)
     if before is not None:
         jobs = jobs.where(Job.seq < before)
-    newest = jobs.order_by(Job.seq.desc()).limit(limit).subquery()
+    newest = session.scalars(jobs.order_by(Job.seq.desc()).limit(limit + 1)).all()
     rows: Any = session.execute(
         select(*SHOWN)
-        .join(newest, newest.c.seq == Job.seq)
         .join(Image, Image.job_uuid == Job.uuid)
+        .where(Job.tenant_id == tenant_id, Job.seq.in_(newest[:limit]))
         .order_by(Job.seq.desc(), Image.n)
     )
-    return [Shown(**row) for row in rows.mappings()]
+    return [Shown(**row) for row in rows.mappings()], newest[limit - 1] if len(newest) > limit else None

@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -108,7 +109,7 @@ def test_the_example_campaign_is_run_reviewed_by_keyboard_and_exported(desk: Wat
     page.goto(f"{place.url}/dashboard/new-campaign")
     spec = (SALE / "campaign.yaml").read_text(encoding="utf-8").replace("steps: 2", "steps: 1")
     rows = "\n".join((SALE / "products.csv").read_text(encoding="utf-8").splitlines()[:4])
-    dropped = [
+    dropped: Any = [
         {"name": "campaign.yaml", "mimeType": "application/yaml", "buffer": spec.encode()},
         {"name": "products.csv", "mimeType": "text/csv", "buffer": rows.encode()},
         *(
@@ -116,7 +117,7 @@ def test_the_example_campaign_is_run_reviewed_by_keyboard_and_exported(desk: Wat
             for name in ("logo.png", "beach.png")
         ),
     ]
-    page.set_input_files("#dropped", dropped)  # type: ignore[arg-type]
+    page.set_input_files("#dropped", dropped)
     expect(page.locator(".arithmetic")).to_have_text("3 rows x 2 placements = 6")
     page.click("button[value=run]")
     page.wait_for_url("**/campaigns/summer-sale")
