@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
@@ -245,3 +246,54 @@ def test_a_replay_gives_the_same_answer_and_makes_nothing_twice(
         if (flying.status_code, flying.headers.get("retry-after")) != (409, "2"):
             wrong.append(f"{operation.name}: in flight: {flying.status_code} {flying.text[:200]}")
     assert not wrong, "\n".join(wrong)
+
+
+def keyed(key: str = "k", **more: str) -> dict[str, Any]:
+    return {"headers": {"Idempotency-Key": key, **more}}
+
+
+def test_a_secret_is_kept_sealed_and_told_to_its_own_tenant_only(
+    api: TestClient, database: Database, other_key: str
+) -> None:
+    made = api.post("/v1/keys", json={"name": "new"}, **keyed()).json()
+    assert api.post("/v1/keys", json={"name": "new"}, **keyed()).json()["secret"] == made["secret"]
+    with database.engine.connect() as connection:
+        row = connection.execute(text("SELECT * FROM idempotency_keys")).mappings().one()
+    assert (row["status_code"], row["job_uuid"]) == (201, None)
+    assert not any(made["secret"] in str(value) or made["id"] in str(value) for value in row.values())
+    theirs = api.post("/v1/keys", json={"name": "new"}, **keyed(Authorization=f"Bearer {other_key}"))
+    assert (theirs.status_code, "idempotency-replayed" in theirs.headers) == (201, False)
+    reader = api.post("/v1/keys", json={"name": "reader", "scopes": ["read"]}).json()["secret"]
+    refused = api.post("/v1/keys", json={"name": "new"}, **keyed(Authorization=f"Bearer {reader}"))
+    assert refused.status_code == 403  # of the same tenant, and may make no key
+
+
+def test_twenty_at_once_make_one_key(api: TestClient) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        replies = list(pool.map(lambda _: api.post("/v1/keys", json={"name": "new"}, **keyed()), range(20)))
+    assert {reply.status_code for reply in replies} == {201}, {reply.text for reply in replies}
+    assert len({reply.json()["secret"] for reply in replies}) == 1
+    assert [one["name"] for one in api.get("/v1/keys").json()["data"]].count("new") == 1
+
+
+def test_what_is_refused_keeps_no_key(api: TestClient, database: Database) -> None:
+    twin = {"url": "https://shop.example.com/hook"}
+    assert api.post("/v1/webhooks", json={"url": "https://10.0.0.1/hook"}, **keyed()).status_code == 400
+    assert api.post("/v1/webhooks", json=twin, **keyed()).status_code == 201
+    assert api.post("/v1/webhooks", json=twin, **keyed("other")).status_code == 409
+    with database.engine.connect() as connection:
+        assert connection.scalars(text("SELECT key FROM idempotency_keys")).all() == ["k"]
+
+
+def test_a_retry_of_openais_client_makes_no_second_batch(api: TestClient, ids: dict[str, str]) -> None:
+    asked = {"input_file_id": ids["lines"], "endpoint": "/v1/images/generations", "completion_window": "24h"}
+
+    def tried(number: int) -> str:
+        reply = api.post("/v1/batches", json=asked, headers={"x-stainless-retry-count": str(number)})
+        return str(reply.json()["id"])
+
+    first = tried(0)
+    assert (tried(1), tried(2)) == (first, first)
+    second = tried(0)
+    assert second != first
+    assert tried(1) == second
