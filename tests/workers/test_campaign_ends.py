@@ -152,7 +152,7 @@ def test_more_work_is_told_of_again_and_the_message_counts_the_files(desk: OpenD
             "campaign": "spring",
             "state": "done",
             "files": {"total": 2, "queued": 0, "running": 0, "success": 2, "failed": 0, "canceled": 0},
-            "spent": "0.000000",
+            "spent": "0",
         }
 
 
