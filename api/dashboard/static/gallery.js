@@ -4,7 +4,8 @@ import { element, say, toLogin } from "./shell.js";
 const wall = document.getElementById("wall");
 const GAP = 6;
 const NEAR = 1200; // pixels above and below the screen that are kept
-const MARGIN = 24; // rows of one screen, at most, that are made in one frame
+const AT_ONCE = 3; // rows that one frame makes; the next frames make the others
+const REST = 90; // milliseconds that a row is near before its pictures are asked for: those that fly past never are
 
 if (wall) start();
 
@@ -15,8 +16,9 @@ function start() {
   let following = wall.dataset.more;
   let loading = false;
   let width = 0;
+  let asked = false; // for the next frame
 
-  const target = () => (wall.clientWidth < 600 ? 132 : wall.clientWidth > 1800 ? 260 : 200);
+  const target = () => (wall.clientWidth < 600 ? 132 : wall.clientWidth > 2600 ? 340 : wall.clientWidth > 1800 ? 260 : 200);
 
   // Each row takes pictures until they would be lower than the target when stretched to the whole width.
   function lay(from) {
@@ -45,9 +47,12 @@ function start() {
     let high = rows.length;
     while (low < high) { const middle = (low + high) >> 1; if (rows[middle].top + rows[middle].height < begin) low = middle + 1; else high = middle; }
     const wanted = new Set();
-    for (let at = low; at < rows.length && rows[at].top < end && wanted.size < 4 * MARGIN; at += 1) wanted.add(at);
+    for (let at = low; at < rows.length && rows[at].top < end; at += 1) wanted.add(at);
     for (const [at, made] of drawn) if (!wanted.has(at) && !made.contains(document.activeElement)) { made.remove(); drawn.delete(at); }
-    for (const at of wanted) if (!drawn.has(at)) { const made = row(rows[at]); drawn.set(at, made); wall.append(made); }
+    const middle = begin + NEAR + innerHeight / 2;
+    const missing = [...wanted].filter((at) => !drawn.has(at)).sort((a, b) => Math.abs(rows[a].top - middle) - Math.abs(rows[b].top - middle));
+    for (const at of missing.slice(0, AT_ONCE)) { const made = row(rows[at]); drawn.set(at, made); wall.append(made); }
+    if (missing.length > AT_ONCE) soon();
     if (following && (!rows.length || rows.at(-1).top < end + 3000)) load();
   }
 
@@ -56,11 +61,12 @@ function start() {
     made.style.transform = `translateY(${top}px)`;
     made.style.height = `${height}px`;
     for (const one of pictures.slice(first, last + 1)) {
-      const picture = element("img", { src: `${wall.dataset.root}/thumbnails/${one.id}`, alt: one.p, decoding: "async" });
+      const picture = element("img", { "data-src": `${wall.dataset.root}/thumbnails/${one.id}`, alt: one.p, decoding: "async" });
       const link = element("a", { href: `${wall.dataset.root}/jobs/${one.id.split("/")[0]}`, title: one.p }, picture);
       link.style.width = `${ratio(one) * height}px`;
       made.append(link);
     }
+    setTimeout(() => { if (made.isConnected) for (const picture of made.querySelectorAll("img")) picture.src = picture.dataset.src; }, REST);
     return made;
   }
 
@@ -100,8 +106,8 @@ function start() {
     draw();
   }
 
-  let asked = false;
-  addEventListener("scroll", () => { if (!asked) { asked = true; requestAnimationFrame(() => { asked = false; draw(); }); } }, { passive: true });
+  function soon() { if (!asked) { asked = true; requestAnimationFrame(() => { asked = false; draw(); }); } }
+  addEventListener("scroll", soon, { passive: true });
   new ResizeObserver(() => { if (pictures.length && wall.clientWidth !== width) again(); }).observe(wall);
   load();
 }
