@@ -49,16 +49,18 @@ class _KeyOfCaller(SecurityBase):
 
         Raises:
             Unauthorized: no key, or one that cannot be ours.
-            TooManyRequests: it has called too often.
+            TooManyRequests: it has called too often, or has too many calls open.
         """
         scheme, _, word = request.headers.get("authorization", "").partition(" ")
         secret = word.strip() if scheme.lower() in SCHEMES else request.headers.get(API_KEY)
         if secret is None or not is_well_formed(secret):
             raise Unauthorized(UNKNOWN_KEY)
         farm: Farm = request.app.state.farm
-        standing = request.state.standing = await farm.rates.spend(digest(secret))
+        hashed = digest(secret)
+        standing = request.state.standing = await farm.rates.spend(hashed)
         if standing is not None:
             standing.check()
+        request.state.open_call = farm.open_calls.enter(hashed)  # closed by api.replies
         return secret
 
 

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from api.jwks import Jwks
 from api.limits import Rates
 from api.metrics import Metrics
+from api.open_calls import OpenCalls
 from api.waiting import Changes
 from fluxfarm import outbound, webhooks
 from fluxfarm.outbound import Outlet
@@ -59,6 +60,7 @@ class Farm:
     metrics: Metrics
     provenance: Provenance  #: reads what pictures say of their making
     rates: Rates
+    open_calls: OpenCalls
     fetch: Fetch  #: the picture behind a stranger's URL
     pictures: CapacityLimiter  #: threads for what may take seconds: fetching and redrawing pictures
 
@@ -88,6 +90,7 @@ class Farm:
             metrics=Metrics(database),
             provenance=Provenance(identity(settings)),
             rates=Rates(settings, database),
+            open_calls=OpenCalls(settings),
             fetch=fetch or partial(fetch_picture, settings),
             pictures=CapacityLimiter(PICTURE_THREADS),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from anyio import to_thread
@@ -141,13 +141,16 @@ def _lifespan(
         to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
         logging.getLogger("uvicorn.access").addFilter(_without_query)
         farm = app.state.farm = Farm.open(settings, fetch, outlet)
-        listener = asyncio.create_task(farm.changes.listen(), name="listen")
+        tasks = (
+            asyncio.create_task(farm.changes.listen(), name="listen"),
+            asyncio.create_task(farm.open_calls.share(), name="share"),
+        )
         try:
             yield
         finally:
-            listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await listener
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             farm.close()
 
     return lifespan

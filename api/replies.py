@@ -75,12 +75,16 @@ class Replies:
                 with suppress(_HeadDoneError):
                     await error_response(error, inner)(inner, receive, outgoing.send)
             finally:
-                _count(inner, outgoing.status, time.perf_counter() - started)
+                _close(inner, outgoing.status, time.perf_counter() - started)
 
 
-def _count(scope: Scope, status: int, seconds: float) -> None:
+def _close(scope: Scope, status: int, seconds: float) -> None:
     farm = getattr(scope["app"].state, "farm", None)
-    if farm is not None and status:  # 0: the caller went away before a reply began
+    if farm is None:
+        return
+    if (open_call := scope["state"].get("open_call")) is not None:
+        farm.open_calls.leave(open_call)
+    if status:  # 0: the caller went away before a reply began
         route = getattr(scope.get("route"), "path", NO_ROUTE)
         farm.metrics.count(scope["method"], route, status, seconds)
 

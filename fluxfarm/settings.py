@@ -78,6 +78,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Calls a minute of one API key, unless its tenant or the key has another limit; 0: no limit.",
     )
+    open_calls: int = Field(
+        500,
+        alias="FLUXFARM_OPEN_CALLS",
+        ge=0,
+        description="Calls of one API key that may be open at once, waiting ones and event streams too; 0: no limit.",
+    )
     idempotency_ttl: int = Field(
         86_400,
         alias="FLUXFARM_IDEMPOTENCY_TTL",

@@ -222,7 +222,7 @@ class TooManyRequests(FluxfarmError):
     code = "too_many_requests"
     status = 429
     retryable = True
-    policy = "key"  #: the limit's name in ``RateLimit-Policy``; there is one, of each key
+    policy = "key"  #: the limit that is reached: ``key``, as ``RateLimit-Policy`` has it, or ``open-calls``
 
 
 class InternalError(FluxfarmError):

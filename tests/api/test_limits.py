@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi import FastAPI
@@ -13,7 +14,9 @@ from starlette.testclient import TestClient
 
 from api.limits import Rates
 from api.main import create_app
+from api.open_calls import OpenCalls
 from fluxfarm.embedded import free_port
+from fluxfarm.errors import TooManyRequests
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.keys import digest
@@ -135,3 +138,64 @@ def test_with_valkey_away_every_call_passes(settings: Settings, api_key: str, da
     assert [reply.status_code for reply in replies] == [202, 202, 202]
     assert "ratelimit" not in replies[0].headers
     assert rows(database)["jobs"] == 3
+
+
+def test_calls_that_are_open_are_limited_and_a_closed_one_makes_room(settings: Settings, api_key: str) -> None:
+    few = create_app(settings.model_copy(update={"open_calls": 2}))
+    with (
+        TestClient(few, headers={"Authorization": f"Bearer {api_key}"}) as api,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        uuid = api.post("/v1/jobs", json=body()).json()["aiRecord"]["uuid"]
+        polls = [pool.submit(api.get, f"/v1/jobs/{uuid}?wait=30") for _ in range(2)]
+        here, end = few.state.farm.open_calls._here, time.monotonic() + 10
+        while here != {digest(api_key).hex()[:32]: 2}:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        refused = api.get("/v1/jobs")
+        assert (refused.json()["code"], refused.json()["violated-policies"]) == ("too_many_requests", ["open-calls"])
+        assert refused.headers["retry-after"] == "1"
+        assert api.get("/healthz").status_code == 200
+        few.state.farm.open_calls._most = 3  # room to cancel it, which ends both
+        assert api.post(f"/v1/jobs/{uuid}/cancel").status_code == 200
+        assert [poll.result(10).status_code for poll in polls] == [200, 200]
+        assert not here
+
+
+def test_what_is_open_in_another_process_counts(settings: Settings) -> None:
+    few, key = settings.model_copy(update={"open_calls": 2}), digest("ff_live_x")
+
+    async def rounds() -> None:
+        here, there = OpenCalls(few), OpenCalls(few)
+        try:
+            entered = [there.enter(key), there.enter(key)]
+            await there._round()
+            await here._round()
+            with pytest.raises(TooManyRequests):
+                here.enter(key)
+            here.enter(digest("ff_live_y"))
+            there.leave(entered.pop())
+            await there._round()
+            await here._round()
+            here.enter(key)
+        finally:
+            await here._redis.aclose()
+            await there._redis.aclose()
+
+    asyncio.run(rounds())
+
+
+def test_without_valkey_each_process_counts_alone(settings: Settings) -> None:
+    away = SecretStr(f"redis://127.0.0.1:{free_port()}/0")
+
+    async def rounds() -> None:
+        alone = OpenCalls(settings.model_copy(update={"open_calls": 1, "redis_url": away}))
+        try:
+            alone.enter(b"key")
+            assert await alone._round()
+            with pytest.raises(TooManyRequests):
+                alone.enter(b"key")
+        finally:
+            await alone._redis.aclose()
+
+    asyncio.run(rounds())
