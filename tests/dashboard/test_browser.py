@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from fluxfarm.scopes import Scope
 from storage.repository import tenants
@@ -50,6 +50,13 @@ def rendered(place: Place, prompt: str, **changes: object) -> str:
     reply = httpx.post(f"{place.url}/v1/jobs", json=body, headers=headers(place) | {"Prefer": "wait=60"}, timeout=70)
     assert reply.status_code == 200, reply.text
     return str(reply.json()["aiRecord"]["uuid"])
+
+
+def fit_for_a_phone_and_for_everybody(page: Page) -> None:
+    assert serious(page, axe()) == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    page.set_viewport_size({"width": 1440, "height": 900})
 
 
 def test_log_in_render_watch_it_denoise_and_look_at_the_job(desk: Watched, place: Place) -> None:
@@ -149,11 +156,14 @@ def test_the_example_campaign_is_run_reviewed_by_keyboard_and_exported(desk: Wat
     page.keyboard.press("Escape")
     page.reload()
     assert stand() == ["approve", "reject", "none", "none", "none", "none"]
+    fit_for_a_phone_and_for_everybody(page)
     page.locator(".cell-link").last.focus()
     page.keyboard.press("g")
     expect(page.locator("#said")).to_contain_text("A new try is on its way")
     expect(page.locator("#campaign-head .badge")).to_have_text("done", timeout=30_000)
     page.get_by_role("link", name="Deliver").click()
+    expect(page.locator("h1")).to_have_text("Deliver")
+    fit_for_a_phone_and_for_everybody(page)
     with page.expect_download() as download:
         page.get_by_role("link", name="Approved only").click()
     with zipfile.ZipFile(download.value.path()) as archive:
