@@ -142,23 +142,20 @@ def overdue(session: Session, problem: Problem, limit: int = 500) -> list[UUID]:
 
 def stale(session: Session, queue: str, *, older_than: float, gap: int) -> list[UUID]:
     """The oldest ``gap`` tickets that were sent more than that many seconds ago: their messages may be lost."""
-    rows = session.scalars(
-        update(Job)
+    lost = (
+        select(Job.uuid)
         .where(
-            Job.uuid.in_(
-                select(Job.uuid)
-                .where(
-                    Job.queue == queue,
-                    Job.status == JobState.QUEUED,
-                    Job.dispatched_at < func.now() - literal(timedelta(seconds=older_than), Interval),
-                )
-                .order_by(Job.dispatched_at)
-                .limit(gap)
-                .with_for_update(skip_locked=True)
-            )
+            Job.queue == queue,
+            Job.status == JobState.QUEUED,
+            Job.dispatched_at < func.now() - literal(timedelta(seconds=older_than), Interval),
         )
-        .values(dispatched_at=func.now())
-        .returning(Job.uuid)
+        .order_by(Job.dispatched_at)
+        .limit(gap)
+        .with_for_update(skip_locked=True)
+        .cte("lost")  # a subquery might be run once a row, and each time give the next one
+    )
+    rows = session.scalars(
+        update(Job).where(Job.uuid == lost.c.uuid).values(dispatched_at=func.now()).returning(Job.uuid)
     )
     return list(rows)
 

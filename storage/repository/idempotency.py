@@ -25,7 +25,6 @@ from sqlalchemy import (
     literal,
     null,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -231,10 +230,11 @@ def forget(session: Session, limit: int = 1000) -> int:
         .where(IdempotencyKey.expires_at <= func.now())
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("over")  # a subquery might be run once a row, and each time give the next one
     )
     gone = session.execute(
         delete(IdempotencyKey)
-        .where(tuple_(IdempotencyKey.tenant_id, IdempotencyKey.key).in_(over))
+        .where(IdempotencyKey.tenant_id == over.c.tenant_id, IdempotencyKey.key == over.c.key)
         .returning(IdempotencyKey.key)
     )
     return len(gone.all())

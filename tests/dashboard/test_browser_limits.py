@@ -94,7 +94,7 @@ def test_ten_thousand_pictures_scroll(chromium: Browser, idle: Place) -> None:
             page.wait_for_timeout(50)
         page.evaluate("scrollTo(0, 0)")
         found = page.evaluate(SCROLL)
-        wait_for(lambda: page.evaluate(SHOWN) > 10)  # who stops somewhere sees what is there
+        wait_for(lambda: page.evaluate(SHOWN) > 10, 90)  # who stops somewhere sees what is there
         visitor.check(page)
     frames = sorted(found["frames"])
     slow = [round(one) for one in frames if one > 50]
