@@ -118,7 +118,7 @@ def _signature(secret: bytes, method: str, key: str, params: Mapping[str, str]) 
     fields = ("fluxfarm-link-1", method, key, *(params.get(name, "") for name in _SIGNED))
     encoded = [field.encode(errors="backslashreplace") for field in fields]
     message = b"".join(b"%d:%b\n" % (len(field), field) for field in encoded)
-    return hmac.digest(secret, message, "sha256").hex()
+    return hmac.new(secret, message, hashlib.sha256).hexdigest()
 
 
 def _kid(secret: str) -> str:
