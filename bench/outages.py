@@ -67,7 +67,7 @@ class Recovery:
     @property
     def ratio(self) -> float:
         """What came back of the rate."""
-        return self.after / self.before
+        return self.after / self.before if self.before else float("nan")
 
 
 Outage = Callable[[Site, Way], AbstractContextManager[None]]
@@ -204,6 +204,8 @@ def measure(site: Site, way: Way, name: str) -> Recovery:
     repaired = time.time()
     before = len([end for end in _ends(site, began - BEFORE) if end <= began]) / BEFORE
     best = Recovery(name, before, 0.0, float("nan"))
+    if not before:
+        raise RuntimeError(f"nothing was rendered before: {site.said()}")
     while time.time() < repaired + LONGEST:
         time.sleep(1)
         ends, now = _ends(site, repaired), time.time()
