@@ -28,6 +28,7 @@ from fluxfarm.processes import Steps
 from fluxfarm.servers import MISSING, Server, package_folder
 
 START_TIMEOUT: Final = 60.0  #: seconds; after a crash PostgreSQL replays its log and Valkey its append-only file
+DYING: Final = 5.0  #: seconds that a server may take to die that was killed just before
 REACH_TRIES: Final = 5  #: somebody may close a folder again meanwhile: pytest does that to its own under root
 SOCKET_PATH_LIMIT: Final = 103  #: bytes of a unix socket's path: 107 on Linux, 103 on macOS
 LISTED: Final = b',"'  #: libpq reads a list of hosts, and the server a list of folders, where these stand
@@ -177,9 +178,11 @@ class Postgres(Server):
             self.note()
             if self._wait(self.process, until):
                 return
-            if "shared memory block" not in processes.last_lines(self.log, 5):
+            said = processes.last_lines(self.log, 5)
+            is_locked = '"postmaster.pid" already exists' in said and time.monotonic() < until - START_TIMEOUT + DYING
+            if not is_locked and "shared memory block" not in said:
                 break
-            time.sleep(0.2)  # the last statements of a killed server's clients are still being ended
+            time.sleep(0.2)  # a killed server, or the last statements of its clients, are still being ended
         raise DatabaseUnavailable(f"PostgreSQL did not start in {self.folder}:\n{processes.last_lines(self.log)}")
 
     def _wait(self, process: subprocess.Popen[bytes], until: float) -> bool:

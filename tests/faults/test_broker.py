@@ -86,7 +86,7 @@ def test_the_worker_consumes_again(site: Site, fault: Callable[[Site], None]) ->
 
 def test_a_broker_that_forgets_everything_loses_no_job(site: Site) -> None:
     """F8: FLUSHALL under queued jobs."""
-    slow = site.accept("slow", steps=30)
+    slow = site.accept("slow", steps=50, n=3)  # longer than it takes to post the others
     site.running(slow)
     jobs = [site.accept("forgotten") for _ in range(8)]
     with site.redis() as redis:
