@@ -24,11 +24,8 @@ from rich.table import Table
 
 from tests.faults.launch import STEP
 from tests.faults.sites import Site, running
-from tests.faults.test_store import Way, make_bucket
+from tests.faults.test_store import Way, spoiled_store
 from tests.making import MODEL
-from tests.s3.faulty import proxy
-from tests.s3.servers import ACCESS_KEY, SECRET_KEY
-from tests.s3.servers import running as s3_server
 
 RENDER: Final = 2 * STEP  #: seconds
 QUEUED: Final = 700  #: jobs that wait when an outage begins
@@ -229,21 +226,12 @@ def _ends(site: Site, since: float) -> list[float]:
 def site_with_store() -> Iterator[tuple[Site, Way]]:
     """The farm, before an S3 server whose way can be spoiled."""
     with tempfile.TemporaryDirectory(prefix="fluxfarm-bench-") as name:
-        folder, way = Path(name), Way()
-        (folder / "s3").mkdir()
-        with s3_server("ministack", folder / "s3") as server, proxy(server.port, way) as door:
-            environment = {
-                "S3_BUCKET": "fluxfarm-outages",
-                "S3_ENDPOINT_URL": door.url,
-                "S3_ACCESS_KEY_ID": ACCESS_KEY,
-                "S3_SECRET_ACCESS_KEY": SECRET_KEY,
-            }
-            make_bucket(environment)
-            try:
-                with running(folder, environment=environment | SHIPPED, options=OPTIONS) as site:
-                    yield site, way
-            finally:
-                way.end.set()
+        folder = Path(name)
+        with (
+            spoiled_store(folder) as (environment, way),
+            running(folder, environment=environment | SHIPPED, options=OPTIONS) as site,
+        ):
+            yield site, way
 
 
 def main(wanted: list[str]) -> int:

@@ -160,8 +160,10 @@ def _disk(settings: Settings) -> Finding:
     folder = _nearest(settings.data_dir.expanduser().absolute())
     free = shutil.disk_usage(folder).free
     what = f"{free / GIB:.1f} GiB free at {folder}"
-    if not os.access(folder, os.W_OK):
-        return Finding("disk", "fail", f"{folder} cannot be written", "Set FLUXFARM_DATA_DIR to a folder of yours.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return Finding(
+            "disk", "fail", f"{folder} is no folder that can be written", "Set FLUXFARM_DATA_DIR to a folder of yours."
+        )
     if free < LEAST_DISK:
         return Finding("disk", "fail", what, "Free some space, or set FLUXFARM_DATA_DIR to another disk.")
     if free < ENOUGH_DISK:

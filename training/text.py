@@ -15,13 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from training.captions import ATTRIBUTES, NOTHING, Asked, caption, labels, of_card, thin_out
 from training.checkpoints import Run
 from training.sampling import training_card
-from workers.pipeline_small import WORDS
+from workers.pipeline_small import WORDS, learned_bpe
 
 WIDTH: Final = 96
 LAYERS: Final = 27
@@ -43,18 +42,8 @@ _TEMPLATE: Final = (
 def new_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE that any text passes through, learned from captions and the words of other prompts."""
     rng = np.random.default_rng((seed, 2))
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        min_frequency=1,
-        special_tokens=list(_SPECIAL),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
     captions = (caption(random_request(rng), rng) for _ in range(6000))
-    bpe.train_from_iterator([*captions, WORDS.replace("\n", " ")], trainer)
+    bpe = learned_bpe([*captions, WORDS.replace("\n", " ")], _VOCABULARY, _SPECIAL)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         chat_template=_TEMPLATE,

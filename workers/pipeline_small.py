@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,7 @@ from workers.pipeline_loading import prepare
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 _SEED: Final = 20251124  # any fixed number; this one is the release day of FLUX.2 [dev]
@@ -177,24 +178,29 @@ def _build_dev() -> Any:
     )
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE that any text passes through; 1024 tokens, special ones first."""
+def learned_bpe(texts: Iterable[str], vocabulary: int, special: Sequence[str]) -> Tokenizer:
+    """A byte-level BPE that any text passes through: so many tokens, the special ones first."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
+        vocab_size=vocabulary,
         min_frequency=1,
-        special_tokens=list(_SPECIAL),
+        special_tokens=list(special),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    bpe.train_from_iterator([WORDS.replace("\n", " ")], trainer)
+    bpe.train_from_iterator(texts, trainer)
+    return bpe
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
+        tokenizer_object=learned_bpe([WORDS.replace("\n", " ")], _VOCABULARY, _SPECIAL),
         chat_template=_TEMPLATE,
         additional_special_tokens=list(_SPECIAL[3:]),
         model_max_length=4096,

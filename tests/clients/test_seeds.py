@@ -26,8 +26,9 @@ from fluxfarm.sources import parse_sources
 from storage.queue import local_queue
 from tests.api.samples import picture
 from tests.clients.conftest import Place
-from tests.clients.javascript import installed
+from tests.clients.javascript import FOLDER
 from tests.clients.rendering import rendering
+from tests.programs import node_modules
 from workers.leases import Held
 from workers.providers.drawn import Drawn
 from workers.providers.local import LocalProvider
@@ -75,7 +76,7 @@ def run(name: str, farm: Place, folder: Path) -> str:
     path = folder / name
     path.write_text((SEEDS / name).read_text(encoding="utf-8"), encoding="utf-8")
     if name.endswith(".mjs"):
-        (folder / "node_modules").symlink_to(installed() / "node_modules")
+        (folder / "node_modules").symlink_to(node_modules(FOLDER))
     runner = {".sh": "bash", ".mjs": "node", ".py": sys.executable}[path.suffix]
     environment = {"PATH": os.environ["PATH"], "FARM_URL": farm.url, "FARM_KEY": farm.key}
     done = subprocess.run(

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
+from tests.programs import needed, node_modules
+
 NODE: Final = Path(__file__).parent / "node"
-INSTALL: Final = ("npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent")
 #: what is not AA, or worse; "minor" and "moderate" are told by axe, too, and are matters of taste more often
 SERIOUS: Final = ("serious", "critical")
 REPORTS: Final = """
@@ -27,26 +23,9 @@ document.addEventListener('securitypolicyviolation', (event) =>
 """
 
 
-def chromium() -> str:
-    """Where it is; a machine that must have it and has it not is told so."""
-    found = shutil.which("chromium")
-    if found is None:
-        assert "CI" not in os.environ, "CI needs Debian's chromium for the tests of the dashboard"
-        pytest.skip("there is no chromium here: the dashboard is not tried in a browser")
-    return found
-
-
 def axe() -> str:
-    """The accessibility checker, as a script; one process installs, the others wait."""
-    if shutil.which("npm") is None:
-        assert "CI" not in os.environ, "CI needs npm for axe-core"
-        pytest.skip("there is no npm here: accessibility is not checked")
-    script = NODE / "node_modules" / "axe-core" / "axe.min.js"
-    with (NODE / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not script.is_file():
-            subprocess.run(INSTALL, cwd=NODE, check=True, timeout=100)
-    return script.read_text(encoding="utf-8")
+    """The accessibility checker, as a script."""
+    return (node_modules(NODE) / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
 @dataclass
@@ -84,7 +63,9 @@ class Watched:
 def browsing() -> Iterator[Browser]:
     """Chromium without a screen."""
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        browser = play.chromium.launch(
+            executable_path=needed("chromium", "Debian's chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
         yield browser
         browser.close()
 

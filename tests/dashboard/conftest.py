@@ -8,14 +8,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from api.main import create_app
-from fluxfarm.settings import Settings
-from storage.database import Database
-from storage.objects import ObjectStore, make_store
-from tests.api.samples import Hand
+from tests.api.conftest import app, hand, store
 from tests.clients.conftest import idle, place, provider
 
-__all__ = ["idle", "place", "provider"]  # fixtures: a farm that renders, for the browser
+__all__ = ["app", "hand", "idle", "place", "provider", "store"]  # fixtures: the API, and a farm that renders
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
 
@@ -23,11 +19,6 @@ OURS = {"Sec-Fetch-Site": "same-origin"}
 def log_in(client: TestClient, key: str) -> None:
     reply = client.post("/dashboard/login", data={"key": key})
     assert reply.status_code == 303, reply.text
-
-
-@pytest.fixture
-def app(settings: Settings) -> FastAPI:
-    return create_app(settings)
 
 
 @pytest.fixture
@@ -42,15 +33,3 @@ def browser(visitor: TestClient, api_key: str) -> TestClient:
     """Somebody who is."""
     log_in(visitor, api_key)
     return visitor
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[ObjectStore]:
-    made = make_store(settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def hand(database: Database, store: ObjectStore) -> Hand:
-    return Hand(database, store)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -13,18 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.programs import needed
+
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = ("dev", "gpu", "remote-only")
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None and "CI" not in os.environ, reason="kubectl renders the overlays, and is not here"
-)
-
 
 @cache
 def rendered(overlay: str) -> tuple[dict[str, Any], ...]:
-    command = ["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
+    command = [needed("kubectl", "Debian's kubernetes-client"), "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     return tuple(yaml.safe_load_all(output))
 

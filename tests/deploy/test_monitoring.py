@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -21,6 +19,7 @@ from prometheus_client import REGISTRY
 import workers.metrics  # noqa: F401 - registers what the workers export
 from api.metrics import Metrics
 from storage.database import Database
+from tests.programs import needed
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "k8s" / "monitoring"
@@ -28,22 +27,20 @@ ALERTS: list[dict[str, Any]] = yaml.safe_load((MONITORING / "alerts.yml").read_t
 DASHBOARD: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text())
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
-needs_prometheus = pytest.mark.skipif(
-    shutil.which("promtool") is None and "CI" not in os.environ, reason="Debian's prometheus is not here"
-)
+PROMETHEUS = "Debian's prometheus"
 
 
 def tool(*arguments: str) -> None:
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [needed("promtool", PROMETHEUS), *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs_prometheus
 def test_the_configuration_and_the_rules_are_valid() -> None:
     tool("check", "config", str(MONITORING / "prometheus.yml"))
 
 
-@needs_prometheus
 def test_every_alert_fires_in_its_trouble_and_none_without() -> None:
     cases = ROOT / "tests" / "deploy" / "alerts_test.yml"
     tested = yaml.safe_load(cases.read_text())["tests"]
@@ -78,7 +75,7 @@ def prometheus(tmp_path: Path) -> Iterator[httpx.Client]:
     config.write_text("scrape_configs: []\n")
     process = subprocess.Popen(
         [
-            "prometheus",
+            needed("prometheus", PROMETHEUS),
             f"--config.file={config}",
             f"--storage.tsdb.path={tmp_path / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{port}",
@@ -102,7 +99,6 @@ def prometheus(tmp_path: Path) -> Iterator[httpx.Client]:
         process.wait(timeout=20)
 
 
-@needs_prometheus
 def test_a_real_prometheus_understands_every_query_of_the_dashboard(prometheus: httpx.Client) -> None:
     assert len(QUERIES) > 20
     for query in QUERIES:

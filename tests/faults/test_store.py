@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -42,15 +44,10 @@ class Way:
         return "pass"
 
 
-def make_bucket(environment: dict[str, str]) -> None:
-    store = S3Store(Settings.model_validate(environment))
-    store.ensure_bucket()
-    store.close()
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Way]]:
-    folder, way = tmp_path_factory.mktemp("bucket"), Way()
+@contextmanager
+def spoiled_store(folder: Path) -> Iterator[tuple[dict[str, str], Way]]:
+    """The settings of a bucket at a real S3 server, and the way to it."""
+    way = Way()
     (folder / "s3").mkdir()
     with s3_server("ministack", folder / "s3") as server, proxy(server.port, way) as door:
         environment = {
@@ -59,12 +56,20 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Way
             "S3_ACCESS_KEY_ID": ACCESS_KEY,
             "S3_SECRET_ACCESS_KEY": SECRET_KEY,
         }
-        make_bucket(environment)
+        store = S3Store(Settings.model_validate(environment))
+        store.ensure_bucket()
+        store.close()
         try:
-            with running(folder, environment=environment) as site:
-                yield site, way
+            yield environment, way
         finally:
             way.end.set()
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Way]]:
+    folder = tmp_path_factory.mktemp("bucket")
+    with spoiled_store(folder) as (environment, way), running(folder, environment=environment) as site:
+        yield site, way
 
 
 def test_jobs_wait_for_a_store_that_is_down(bucket: tuple[Site, Way]) -> None:

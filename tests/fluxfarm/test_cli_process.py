@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,9 @@ import pytest
 
 from fluxfarm.cli_output import ExitCode
 from fluxfarm.jobs import JobState
-from tests.fluxfarm.stub_api import KEY, Call, StubFarm, picture
+from tests.fluxfarm.stub_api import Call, StubFarm, picture
 
 ENTRY = "import sys; from fluxfarm.cli import main; sys.exit(main())"
-
-
-@pytest.fixture
-def farm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StubFarm]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FLUXFARM_DATA_DIR", raising=False)
-    with StubFarm().running() as stub:
-        monkeypatch.setenv("FLUXFARM_URL", stub.url)
-        monkeypatch.setenv("FLUXFARM_API_KEY", KEY)
-        yield stub
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:

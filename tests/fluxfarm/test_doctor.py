@@ -159,3 +159,8 @@ def test_a_url_that_is_none_is_a_failure_and_no_crash(tmp_path: Path, url: str) 
 def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     assert doctor._disk(quiet(tmp_path, data_dir=tmp_path / "closed" / "data")).status == "fail"
+
+
+def test_a_data_folder_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert doctor._disk(quiet(tmp_path, data_dir=tmp_path / "file" / "data")).status == "fail"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.programs import needed
 
 ACCESS_KEY = "AKIAFLUXFARMTESTS"
 SECRET_KEY = "fluxfarm-tests-secret-key"
@@ -43,7 +43,7 @@ def free_port() -> int:
 @contextmanager
 def running(name: str, folder: Path) -> Iterator[Server]:
     """Another process may take the free port first, so a server that ends at once gets a second and a third port."""
-    program = _program(name)
+    program = needed(name, "the extra dev")
     (folder / "data").mkdir()
     for last in (False, False, True):
         server = Server(name, free_port(), folder / "data")
@@ -64,17 +64,6 @@ def running(name: str, folder: Path) -> Iterator[Server]:
                 process.wait()
         if last:
             pytest.fail(f"{name} did not start: {(folder / 'log').read_text()[-2000:]}")
-
-
-def _program(name: str) -> str:
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found:
-        return found
-    reason = f"{name} is not installed; it comes with the extra dev"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def _command(program: str, server: Server) -> list[str]:
