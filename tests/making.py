@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from fluxfarm.jobs import JobState, JobType, Lane
 from fluxfarm.request import RenderRequest
+from storage.campaign_records import Campaign
 from storage.database import Database
 from storage.queue import local_queue
 from storage.records import Job, Tenant
@@ -39,6 +40,21 @@ def make_job(database: Database, tenant: Tenant, *, request: RenderRequest | Non
     new = NewJob(uuid=uuid4(), tenant_id=tenant.id, request=request or make_request(), **(values | changes))
     with database.transaction() as session:
         return jobs.create(session, new)
+
+
+def make_campaign(tenant: Tenant, *, webhook_id: str | None = None) -> Campaign:
+    """The running campaign ``spring``, not stored yet."""
+    return Campaign(
+        id=uuid4(),
+        tenant_id=tenant.id,
+        name="spring",
+        digest=b"",
+        spec={},
+        references={},
+        arithmetic="3",
+        wish="run",
+        webhook_id=webhook_id,
+    )
 
 
 def claimant(lease: float = 30.0) -> Claimant:

@@ -11,13 +11,12 @@ import pytest
 from fluxfarm.campaigns.record import CAMPAIGN_CANCELED
 from fluxfarm.errors import BudgetExceeded
 from fluxfarm.jobs import JobState, Lane
-from storage.campaign_records import Campaign
 from storage.database import Database
 from storage.records import Job, Tenant
 from storage.repository import attempts, campaigns, copied_jobs, dispatch, explain, ledger, turns
 from storage.repository.campaigns import Wish
 from storage.repository.jobs import NewJob
-from tests.making import QUEUE, claimant, make_request, read_job, state
+from tests.making import QUEUE, claimant, make_campaign, make_request, read_job, state
 from tests.money import assert_balanced
 
 
@@ -26,17 +25,7 @@ def waiting(database: Database, tenant: Tenant) -> list[UUID]:
     """A campaign of three jobs that wait."""
     uuids = [uuid4() for _ in range(3)]
     with database.transaction() as session:
-        made = Campaign(
-            id=uuid4(),
-            tenant_id=tenant.id,
-            name="spring",
-            digest=b"",
-            spec={},
-            references={},
-            arithmetic="3",
-            wish="run",
-            webhook_id=None,
-        )
+        made = make_campaign(tenant)
         assert campaigns.create(session, made)
         assert not campaigns.create(session, made)
         copied_jobs.copy_many(

@@ -7,35 +7,24 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from sqlalchemy import func, update
 
 from fluxfarm.campaigns.record import CAMPAIGN_CANCELED
-from storage.campaign_records import Campaign
 from storage.database import Database
 from storage.records import Job
 from storage.repository import attempts, campaign_assets, campaign_ends, campaigns, dispatch, jobs
 from storage.repository.campaign_assets import NewAsset
 from storage.repository.turns import Claim
-from tests.making import make_job, must_claim
+from tests.making import make_campaign, make_job, must_claim
 from tests.workers.desk import OUTCOME, PROBLEM, Desk, OpenDesk
 
 
 def begin(desk: Desk, count: int = 2) -> list[Claim]:
     """A campaign that tells of its end, and of no job's; its jobs run."""
-    made = Campaign(
-        id=uuid4(),
-        tenant_id=desk.tenant.id,
-        name="spring",
-        digest=b"",
-        spec={},
-        references={},
-        arithmetic="2",
-        wish="run",
-        webhook_id=desk.endpoint.id,
-    )
+    made = make_campaign(desk.tenant, webhook_id=desk.endpoint.id)
     with desk.database.transaction() as session:
         assert campaigns.create(session, made)
         id_ = made.id
