@@ -129,6 +129,12 @@ class RoutePlan(_Part):
             one.refused is None and one.provider not in (provider, LOCAL) and not one.rank[0] for one in self.candidates
         )
 
+    def may_still_take_it(self, beside: str) -> bool:
+        """Whether a remote provider beside this one could take it, now or when it is back."""
+        return any(
+            one.provider not in (beside, LOCAL) and (one.refused is None or one.for_now) for one in self.candidates
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalFacts:

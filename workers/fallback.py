@@ -40,10 +40,11 @@ def end_badly(
     if local and isinstance(error, LOCAL_FAILURES) and plan is not None and goes_on and plan.may_leave:
         return attempts.pass_on(session, claim, problem, REMOTE_QUEUE)
     if isinstance(error, ProviderError):
-        if error.retryable and plan is not None and goes_on and plan.others(plan.choice or ""):
+        asked = "" if plan is None or plan.choice is None else plan.choice
+        if error.retryable and plan is not None and goes_on and plan.others(asked):
             return attempts.pass_on(session, claim, problem, REMOTE_QUEUE)
-        if isinstance(error, ProviderAccount):  # until somebody looks, another try would meet the same
-            return attempts.fail(session, claim, problem, max_attempts=0)
+        if isinstance(error, ProviderAccount) and not (plan is not None and goes_on and plan.may_still_take_it(asked)):
+            return attempts.fail(session, claim, problem, max_attempts=0)  # until somebody looks, it would be the same
         failures = max(routes.failures(session, claim.uuid).values(), default=0)
         max_attempts = claim.attempt + 1 if failures + 1 < max_attempts else 0
     return attempts.fail(session, claim, problem, max_attempts=max_attempts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
@@ -279,6 +279,8 @@ def _give_up(worker: RenderWorker, held: Held, error: FluxfarmError) -> str:
         _sweep(worker, held)
     if isinstance(error, DeviceLost):
         worker.provider.give_up_device()
+    with suppress(DatabaseUnavailable):  # the scheduler closes what stays open
+        worker.provider.wind_up(held)
     return error.code if state is not None else LeaseLost.code
 
 

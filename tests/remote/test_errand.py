@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 from sqlalchemy import func, update
 
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.gates import Gate
 from storage.records import Job
-from storage.repository import attempts, ledger, turns
+from storage.repository import attempts, calls, ledger, turns
 from storage.repository.accounts import OPERATOR
-from storage.repository.calls import LEFT_BEHIND
+from storage.repository.calls import LEFT_BEHIND, Intent
 from storage.repository.turns import Claimant
 from tests.money import assert_balanced
 from tests.remote.office import Office, opened
+from tests.stubs import STUBS
+from tests.stubs.cloudflare import ACCOUNT, CloudflareStub
 from tests.stubs.fal import FalStub
 from tests.stubs.replicate import ReplicateStub
+from tests.stubs.server import KEY, Stub, serving
+from workers.sweeping import LOST, POISON
 
 PRICE = Decimal("0.012")
 
@@ -116,6 +121,78 @@ def test_a_busy_provider_is_asked_twice_unless_it_asks_for_too_long_a_pause(
     assert office.stubs["fal"].submits == submits
 
 
+def test_a_second_try_that_is_taken_is_all_there_was(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.providers.errand.LONGEST_BACKOFF", 0.05)
+    office.stubs["fal"].plan.append("no-runner")
+    record = office.render()
+    assert attempts_of(record) == [("fal", None)], record
+    assert (office.stubs["fal"].submits, Decimal(record["cost"])) == (2, PRICE)
+
+
+@pytest.mark.parametrize("wish", [{"provider": "fal"}, {"fallback": []}], ids=["named", "alone"])
+def test_who_waits_for_a_breaker_is_served_when_it_closes(office: Office, wish: dict[str, Any]) -> None:
+    uuid = office.post(**wish)["uuid"]
+    gates = [Gate(name, OPERATOR) for name in ("fal", "replicate")]
+    for gate in gates:
+        office.renderer.gates.trip(gate, "it rests", 60)
+    time.sleep(1.1)  # the board looks once a second
+    office.work(uuid)
+    record = office.record(uuid)
+    assert (record["status"], attempts_of(record)) == ("QUEUED", [("remote", "provider_busy")]), record
+    for gate in gates:
+        office.renderer.gates.reset(gate)
+    time.sleep(1.1)
+    record = office.finish_postponed(uuid)
+    assert (record["status"], attempts_of(record)[-1]) == ("SUCCESS", ("fal", None)), record
+
+
+def test_a_refused_account_waits_for_one_that_is_only_off_for_now(office: Office) -> None:
+    uuid = office.post("a fox")["uuid"]
+    office.stubs["fal"].plan.append("locked")
+    office.renderer.gates.trip(Gate("replicate", OPERATOR), "it rests", 60)
+    time.sleep(1.1)
+    office.work(uuid)
+    record = office.record(uuid)
+    assert (record["status"], attempts_of(record)) == ("QUEUED", [("fal", "provider_account")]), record
+    office.renderer.gates.reset(Gate("replicate", OPERATOR))
+    time.sleep(1.1)
+    assert attempts_of(office.finish_postponed(uuid)) == [("fal", "provider_account"), ("replicate", None)]
+
+
+def test_what_is_still_drawn_for_a_job_that_failed_is_taken_back(office: Office) -> None:
+    office.stubs["fal"].plan.extend(["stuck", "nsfw"])
+    record = office.render(prompt_object={"n": 2})
+    assert (record["status"], record["error"]["code"]) == ("FAILED", "moderated"), record
+    assert [job.canceled for job in office.stubs["fal"].jobs.values()] == [True, False]
+    assert {call.state for call in office.calls(record["uuid"])} == {"failed"}
+
+
+@pytest.mark.parametrize(("stub", "fault"), [(CloudflareStub, "no-image"), (STUBS["together"], "link] [expired")])
+def test_a_picture_that_is_lost_at_once_is_paid_and_known(
+    settings: Settings,
+    database: Database,
+    api_key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    stub: Callable[[], Stub],
+    fault: str,
+) -> None:
+    """Its provider answers the submit itself with the result: there is nothing that could be asked for again."""
+    monkeypatch.setattr("workers.providers.flight.DOWNLOAD_PAUSE", 0.01)
+    made = stub()
+    with serving(made) as url:
+        changes: dict[str, Any] = {"openai_endpoints": SecretStr(f"{made.name}={url}/v1={KEY}")}
+        if made.name == "cloudflare":
+            changes = {"cloudflare_account": ACCOUNT, "cloudflare_url": url, "cloudflare_key": SecretStr(KEY)}
+        with opened(settings, database, api_key, **changes) as office:
+            uuid = office.post(f"a fox [{fault}]", provider=made.name)["uuid"]
+            office.work(uuid)
+            record = office.record(uuid)
+            assert attempts_of(record) == [(made.name, "result_lost")], record
+            (call,) = office.calls(uuid)
+            assert (call.state, call.cost) == ("failed", Decimal(record["cost"]))
+            assert call.cost == call.price > 0
+
+
 def test_a_refused_account_is_off_until_somebody_looks(office: Office) -> None:
     office.stubs["fal"].plan.append("locked")
     office.render()
@@ -154,7 +231,7 @@ def test_what_is_paid_is_kept_for_the_next_provider(office: Office) -> None:
 def test_the_next_attempt_takes_a_call_over(office: Office, database: Database) -> None:
     """Its worker died after the ticket was committed: nothing is posted again."""
     office.stubs["fal"].latency = 30
-    uuid = office.post()["uuid"]
+    uuid = office.post("a fox [no-hook]")["uuid"]
     dead = office.beside(lambda: office.work(uuid))
     end = time.monotonic() + 10
     while not any(call.ticket for call in office.calls(uuid)):
@@ -167,8 +244,6 @@ def test_the_next_attempt_takes_a_call_over(office: Office, database: Database) 
             .values(lease_expires_at=func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 1))
         )
     office.stubs["fal"].latency = 0
-    from workers.sweeping import LOST, POISON  # noqa: PLC0415
-
     with database.transaction() as session:
         assert attempts.expire(session, max_attempts=3, poison=POISON, lost=LOST)
     record = office.finish(uuid)
@@ -185,9 +260,6 @@ def test_an_intent_without_a_ticket_is_reported_not_repeated(
 ) -> None:
     """The mutant is the real code without its guard: an intent alone is nothing to it, and it pays a second time."""
     uuid = office.post()["uuid"]
-    from storage.repository import calls  # noqa: PLC0415
-    from storage.repository.calls import Intent  # noqa: PLC0415
-
     nobody = Claimant(worker_id=UUID(int=1), worker="dead", provider="remote", lease=0.001)
     with database.transaction() as session:
         claim = turns.claim(session, UUID(uuid), nobody)
@@ -204,8 +276,6 @@ def test_an_intent_without_a_ticket_is_reported_not_repeated(
             hooked=False,
         )
         assert calls.intend(session, intent)
-    from workers.sweeping import LOST, POISON  # noqa: PLC0415
-
     time.sleep(0.05)
     with database.transaction() as session:
         assert attempts.expire(session, max_attempts=3, poison=POISON, lost=LOST)
@@ -248,7 +318,7 @@ def test_a_cancel_reaches_the_provider(office: Office, monkeypatch: pytest.Monke
 def test_a_provider_that_falls_silent_is_left_for_the_next_one(office: Office) -> None:
     """The call was taken and counts as paid; the other provider is paid too, and the record says both."""
     office.stubs["fal"].latency = 30
-    uuid = office.post()["uuid"]
+    uuid = office.post("a fox [no-hook]")["uuid"]
     worker = office.beside(lambda: office.work(uuid))
     end = time.monotonic() + 10
     while not any(call.ticket for call in office.calls(uuid)):

@@ -48,7 +48,8 @@ def choose(
         facts = Facts(
             health=health,
             own_keys=accounts.names(session, claim.tenant_id),
-            failures=routes.failures(session, claim.uuid),
+            # An attempt that was over before anybody was chosen is nobody's failure.
+            failures={who: n for who, n in routes.failures(session, claim.uuid).items() if who != renderer.name},
             most_failures=renderer.settings.max_attempts,
             spent=jobs.cost(session, claim.uuid) + bound,
             seconds_left=None if claim.deadline is None else (claim.deadline - datetime.now(UTC)).total_seconds(),

@@ -149,14 +149,16 @@ class Errand:
         flight = Flight(nonce, images, renderer.adapter(remote.name), account, price)
         self.flights.append(flight)
         try:
-            answer = flight.provider.submit(call, account)
+            self._receive(flight, flight.provider.submit(call, account))
         except OutcomeUnknown as error:
             self._await_ticket(flight, error, hooked=intent.hooked)
+        except ResultLost as error:  # it was drawn and is paid
+            self._end_badly(flight, error, cost=flight.cost)
+            raise
         except ProviderError as error:
             self._end_badly(flight, error)
+            self.flights.remove(flight)  # nothing came of it, and another try may
             raise
-        else:
-            self._receive(flight, answer)
 
     def _receive(self, flight: Flight, answer: Ticket | Finished) -> None:
         if isinstance(answer, Finished):
