@@ -88,7 +88,7 @@ def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepa
         around = survey(farm, session, key.tenant_id, expansion.layout.profile.slug, wish, health, key.permit)
         routes = _routes(expansion, spec, around)
         found = pictures.find(session, key.tenant_id, expansion.assets, spec.files)
-        digest = _digest(spec, found)
+        digest = content_digest(spec, found)
         twin = _twin(session, key.tenant_id, spec.name, digest)
     # After the look for a twin: to run the same file again must not fail as its deadline has passed meanwhile.
     deadline = None
@@ -144,9 +144,12 @@ def _checked(param: str, read: Any) -> Any:
         raise invalid([Issue(message=error.message, param=param)]) from None
 
 
-def _digest(spec: Spec, found: Pictures) -> bytes:
-    """What makes two campaigns the same: everything but the budget, which may change while it runs."""
-    told = spec.model_dump(mode="json", exclude={"files", "budget"})
+def content_digest(spec: Spec, found: Pictures) -> bytes:
+    """What makes two campaigns the same: everything but the budget, which may change while it runs.
+
+    A default that is written out says nothing new, and a field that is added later must change no stored digest.
+    """
+    told = spec.model_dump(mode="json", exclude={"files", "budget"}, exclude_defaults=True)
     return hashlib.sha256(json.dumps([told, found.identity()], sort_keys=True).encode()).digest()
 
 

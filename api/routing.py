@@ -29,7 +29,7 @@ HealthBoard = Mapping[tuple[str, str], Health]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The queue, what is reserved for it (USD), and what was weighed; no plan: nobody but the farm's own workers."""
+    """The queue, what is reserved for it (USD), and what was wished and weighed; no plan: nothing was."""
 
     queue: str
     price: Decimal
@@ -45,7 +45,7 @@ def check_wish(farm: Farm, wish: Wish) -> None:
     """Only providers that this farm can speak to may be named.
 
     Raises:
-        InvalidField: another name, or one twice.
+        InvalidField: another name, or one twice; ``auto`` begins with ``local``.
     """
     places = (wish.provider, *(wish.fallback or ()))
     known = {AUTO, LOCAL, *farm.remotes}
@@ -56,6 +56,11 @@ def check_wish(farm: Farm, wish: Wish) -> None:
             raise InvalidField(
                 f"{param} is {place[:40]!r}; take auto, local or one of {names}, each once.", param=param
             )
+    if LOCAL in places and wish.provider == AUTO:
+        message = (
+            "provider auto begins with local: leave local out of the fallback, or say provider: local for nobody else."
+        )
+        raise InvalidField(message, param=f"fallback.{places.index(LOCAL) - 1}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +113,9 @@ class Surroundings:
         """
         price = local_price(self.settings, request)
         if not (self.remotes.enabled and wish.may_leave):
-            return Route(own_queue(self.settings, request.model, wish), price)
+            # What else was wished is kept for a retry, when there may be providers.
+            plan = None if wish == Wish(provider=wish.provider) else RoutePlan(wish=wish, candidates=(), choice=LOCAL)
+            return Route(own_queue(self.settings, request.model, wish), price, plan)
         local = LocalFacts(
             configured=has_weights(self.settings, request.model),
             workers=self.workers,

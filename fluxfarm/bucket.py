@@ -56,6 +56,8 @@ class Bucket:
             message = "The bucket needs your own key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             raise InvalidField(message, param="to")
         own = settings.aws_endpoint_url.rstrip("/")
+        if "." in found[1]:  # AWS's certificate holds for one label before the region's host
+            own = own or f"https://s3.{settings.aws_region}.amazonaws.com"
         prefix = "/".join(filter(None, parts))
         return cls(
             name=found[1],

@@ -54,6 +54,8 @@ class Dispatcher:
         with self._database.transaction() as session:
             dispatch.ripen(session)
             dispatch.overdue(session, overdue)
+        # Of its own: what is overdue is told last in its transaction, and this waits for locks of other rows.
+        with self._database.transaction() as session:
             campaigns.park(session, CAMPAIGN_CANCELED)
 
     def move_stranded(self) -> int:

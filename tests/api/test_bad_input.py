@@ -179,6 +179,8 @@ def test_prompt_objects(api: TestClient, asked: dict[str, Any], code: str, param
         ({"provider": "fal"}, 400, "no_route", "provider"),
         ({"fallback": ["local", "nobody"]}, 400, "invalid_field", "fallback.1"),
         ({"fallback": ["local", "local"]}, 400, "invalid_field", "fallback.1"),
+        ({"fallback": ["local"]}, 400, "invalid_field", "fallback.0"),
+        ({"provider": "auto", "fallback": ["fal", "local"]}, 400, "invalid_field", "fallback.1"),
         ({"lane": "fast"}, 400, "invalid_field", "lane"),
         ({"deadline": "tomorrow"}, 400, "invalid_field", "deadline"),
         ({"deadline": "2020-01-01T00:00:00Z"}, 400, "invalid_field", "deadline"),

@@ -13,7 +13,10 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from api.campaign_references import Pictures
+from api.campaigns import content_digest
 from api.main import create_app
+from fluxfarm.campaigns.spec import Spec
 from fluxfarm.settings import Settings
 from storage.database import Database
 from tests.api.campaigns_made import files, make, render, spec
@@ -43,10 +46,21 @@ def test_the_same_campaign_is_made_once_and_another_of_its_name_is_refused(api: 
     again = api.post("/v1/campaigns", json=spec(budget="5"))  # the budget may change, and is not part of it
     assert again.status_code == 200
     assert again.json()["campaign"]["id"] == first.json()["campaign"]["id"]
+    written = spec(lane="bulk", fallback=None, tags=[], variants=1, review=False, rows={"inline": spec()["rows"]})
+    assert api.post("/v1/campaigns", json=written).status_code == 200
     assert api.post("/v1/campaigns?dryRun=true", json=spec()).json()["plan"]["exists"] is True
     other = api.post("/v1/campaigns", json=spec(prompt="{product} on ice"))
     assert (other.status_code, other.json()["code"]) == (409, "campaign_exists")
     assert len(files(api)) == 6
+
+
+def test_a_field_of_a_later_version_changes_no_stored_digest() -> None:
+    class Later(Spec):
+        mood: str | None = None
+
+    now, later = Spec.model_validate(spec()), Later.model_validate(spec())
+    assert content_digest(later, Pictures()) == content_digest(now, Pictures())
+    assert content_digest(Later.model_validate(spec(mood="calm")), Pictures()) != content_digest(now, Pictures())
 
 
 def test_jobs_stand_in_an_order_that_shares_shapes_and_prompts(api: TestClient) -> None:

@@ -16,7 +16,7 @@ from fluxfarm.airecord import Problem
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.objects import ObjectStore, job_prefix
-from storage.records import Tenant
+from storage.records import Job, Tenant
 from storage.repository import jobs
 from tests.api.samples import BROKEN, Hand, body, picture, rows
 
@@ -94,6 +94,18 @@ def test_a_second_retry_names_the_first(api: TestClient, hand: Hand, database: D
     twice = api.post(f"/v1/jobs/{old}/retry")
     assert (*code(twice), twice.json()["job"]) == (409, "already_retried", new)
     assert rows(database)["jobs"] == 2
+
+
+def test_what_was_wished_without_providers_is_kept_for_the_retry(
+    api: TestClient, hand: Hand, database: Database
+) -> None:
+    new = api.post(f"/v1/jobs/{failed(api, hand, body(maxCost='0.02', fallback=[]))}/retry").json()["aiRecord"]["uuid"]
+    plain = accept(api)
+    with database.transaction() as session:
+        route = session.get_one(Job, UUID(new)).route
+        assert route is not None
+        assert (route["wish"]["maxCost"], route["wish"]["fallback"]) == ("0.02", [])
+        assert session.get_one(Job, UUID(plain)).route is None
 
 
 def test_the_same_key_gives_the_same_retry(api: TestClient, hand: Hand) -> None:

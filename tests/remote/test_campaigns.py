@@ -49,6 +49,7 @@ def test_a_campaign_falls_back_within_its_price(office: Office) -> None:
         ({"max_cost": "0.001"}, "no_route", "provider"),
         ({"provider": "nobody"}, "invalid_field", "provider"),
         ({"provider": "fal", "fallback": ["nobody"]}, "invalid_field", "fallback.0"),
+        ({"provider": "auto", "fallback": ["local"]}, "invalid_field", "fallback.0"),
         ({"max_cost": -1}, "invalid_campaign", "max_cost"),
     ],
 )

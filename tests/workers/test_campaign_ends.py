@@ -10,10 +10,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 
 from fluxfarm.campaigns.record import CAMPAIGN_CANCELED
 from storage.database import Database
+from storage.dispatcher import Dispatcher
+from storage.queue import Queue
 from storage.records import Job
 from storage.repository import attempts, campaign_assets, campaign_ends, campaigns, dispatch, jobs
 from storage.repository.campaign_assets import NewAsset
@@ -95,6 +97,30 @@ def test_the_last_end_is_told_whatever_it_is(desk: OpenDesk, name: str) -> None:
             end_is_repeated = name == "finish"
             assert not end_is_repeated or attempts.finish(session, last, OUTCOME)
         assert told(open_) == [event]
+
+
+def test_an_end_by_deadline_is_told_before_anything_else_is_waited_for(desk: OpenDesk) -> None:
+    with desk() as open_:
+        (last,) = begin(open_, 1)
+        with open_.database.transaction() as session:
+            assert attempts.give_back(session, last)
+            held = make_campaign(open_.tenant)
+            held.name, held.wish = "held", "pause"
+            assert campaigns.create(session, held)
+            session.execute(update(Job).where(Job.uuid == last.uuid).values(deadline=func.now()))
+        parked = make_job(open_.database, open_.tenant, campaign="held")
+        with open_.database.transaction() as session:
+            session.execute(update(Job).where(Job.uuid == parked.uuid).values(dispatched_at=func.now()))
+        dispatcher = Dispatcher(open_.database, Queue(open_.settings), window=2)
+        other = threading.Thread(target=dispatcher.ripen, args=(PROBLEM,))
+        with open_.database.transaction() as session:
+            session.execute(select(Job.uuid).where(Job.uuid == parked.uuid).with_for_update())
+            other.start()
+            end = time.monotonic() + 2.0
+            while not told(open_) and time.monotonic() < end:
+                time.sleep(0.02)
+            assert told(open_) == ["campaign.done"]
+        other.join(10)
 
 
 def test_two_that_end_at_the_same_moment_tell_once(desk: OpenDesk) -> None:
