@@ -38,6 +38,11 @@ KEEPALIVES: Final[dict[str, Any]] = {
 }
 LOCK_TIMEOUT: Final = 3_000  #: milliseconds that a statement waits for a lock; longer, and callers would hang
 RETRY_AFTER: Final = 2.0  #: seconds that a caller is told to wait
+UNCHANGED: Final = "The database does not answer; nothing was changed by this call."
+UNKNOWN: Final = (
+    "The database did not answer; whether this call was carried out is not known. "
+    "Repeat it with the same Idempotency-Key."
+)
 
 
 def libpq_url(url: SecretStr) -> str:
@@ -96,7 +101,8 @@ def _connect(_dialect: object, _record: object, arguments: list[Any], parameters
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(silent: str) -> Iterator[None]:
+    """``silent`` is what a caller is told of a server that does not answer."""
     try:
         yield
     except PoolTimeout as error:
@@ -104,8 +110,7 @@ def _translated() -> Iterator[None]:
         raise DatabaseUnavailable(message, retry_after=RETRY_AFTER) from error
     except (OperationalError, DBAPIError) as error:
         if isinstance(error, OperationalError) or error.connection_invalidated:
-            message = "The database does not answer; nothing was changed by this call."
-            raise DatabaseUnavailable(message, retry_after=RETRY_AFTER) from error
+            raise DatabaseUnavailable(silent, retry_after=RETRY_AFTER) from error
         raise
 
 
@@ -143,9 +148,15 @@ class Database:
         """One unit of work: commits at the end, rolls back on any exception.
 
         Raises:
-            DatabaseUnavailable: the server cannot be reached, went away, or the pool is exhausted.
+            DatabaseUnavailable: the server cannot be reached, went away, or the pool is exhausted. The message says
+                whether nothing was changed; of a commit without an answer nobody knows.
         """
-        with _translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with (
+            _translated(UNKNOWN),
+            Session(self.engine, expire_on_commit=False) as session,
+            session.begin(),
+            _translated(UNCHANGED),
+        ):
             yield session
 
     @contextmanager
@@ -153,13 +164,15 @@ class Database:
         """For statements that each stand alone and commit by themselves: one round trip, where a transaction has three.
 
         Raises:
-            DatabaseUnavailable: as above.
+            DatabaseUnavailable: as above; of a statement without an answer nobody knows, either.
         """
-        with _translated(), Session(self._alone, expire_on_commit=False) as session:
-            connection = session.connection().connection.driver_connection
+        with Session(self._alone, expire_on_commit=False) as session:
+            with _translated(UNCHANGED):
+                connection = session.connection().connection.driver_connection
             assert isinstance(connection, _Connection)
             connection.patience = ANSWER
-            yield session
+            with _translated(UNKNOWN):
+                yield session
 
     def check(self) -> None:
         """Raise DatabaseUnavailable unless the server answers."""

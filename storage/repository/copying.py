@@ -10,6 +10,7 @@ from psycopg import sql
 from sqlalchemy.orm import Session
 
 from fluxfarm.errors import DatabaseUnavailable
+from storage.database import UNCHANGED
 
 
 def copy_rows(session: Session, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -29,4 +30,4 @@ def copy_rows(session: Session, table: str, columns: Sequence[str], rows: Iterab
             for row in rows:
                 copy.write_row(row)
     except psycopg.OperationalError as error:
-        raise DatabaseUnavailable("The database does not answer; nothing was changed by this call.") from error
+        raise DatabaseUnavailable(UNCHANGED) from error

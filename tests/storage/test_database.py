@@ -32,13 +32,30 @@ def test_no_caller_waits_for_a_silent_database(wire: Wire) -> None:
     with database.statements() as session:
         session.execute(text("SELECT 1"))
     wire.block()  # the connection has not rested, and is not asked first
-    for _ in range(2):  # on that connection, then on a new one
+    for message in ("is not known", "nothing was changed"):  # on that connection, then on a new one
         began = time.monotonic()
-        with pytest.raises(DatabaseUnavailable), database.statements() as session:
+        with pytest.raises(DatabaseUnavailable, match=message), database.statements() as session:
             session.execute(text("SELECT 1"))
         assert time.monotonic() - began < 5.0
     wire.clear()
     database.check()
+    database.close()
+
+
+def test_of_a_commit_without_an_answer_nobody_knows(wire: Wire) -> None:
+    database = Database(over(wire))
+    end = "SELECT pg_terminate_backend(%s, 1000)"
+
+    def fail(*, in_commit: bool) -> None:
+        with connect(over(wire)) as other, database.transaction() as session:
+            other.execute(end, [session.scalar(text("SELECT pg_backend_pid()"))])
+            if not in_commit:
+                session.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable, match="nothing was changed"):
+        fail(in_commit=False)
+    with pytest.raises(DatabaseUnavailable, match="is not known"):
+        fail(in_commit=True)
     database.close()
 
 
