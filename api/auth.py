@@ -55,13 +55,22 @@ class _KeyOfCaller(SecurityBase):
         secret = word.strip() if scheme.lower() in SCHEMES else request.headers.get(API_KEY)
         if secret is None or not is_well_formed(secret):
             raise Unauthorized(UNKNOWN_KEY)
-        farm: Farm = request.app.state.farm
-        hashed = digest(secret)
-        standing = request.state.standing = await farm.rates.spend(hashed)
-        if standing is not None:
-            standing.check()
-        request.state.open_call = farm.open_calls.enter(hashed)  # closed by api.replies
+        await count(request, secret)
         return secret
+
+
+async def count(request: Request, secret: str) -> None:
+    """One call of the key, which is open until ``api.replies`` closes it.
+
+    Raises:
+        TooManyRequests: it has called too often, or has too many calls open.
+    """
+    farm: Farm = request.app.state.farm
+    hashed = digest(secret)
+    standing = request.state.standing = await farm.rates.spend(hashed)
+    if standing is not None:
+        standing.check()
+    request.state.open_call = farm.open_calls.enter(hashed)
 
 
 Secret = Annotated[str, Security(_KeyOfCaller())]

@@ -53,7 +53,7 @@ def install(app: FastAPI) -> None:
     """Put the dashboard on the application, whose parts it shares."""
     inside = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     inside.state = app.state
-    app.state.paces = overview.Paces()
+    app.state.glances = overview.Glances()
     inside.router.routes.extend(route for module in ROUTERS for route in module.router.routes)
     faults.install(inside)
     app.router.routes.extend(front.routes)

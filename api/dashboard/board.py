@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.campaign_replies import campaign_record
 from api.dashboard import live, pages
-from api.dashboard.visitors import Looking, VisitorPart
+from api.dashboard.visitors import FollowerPart, Looking, VisitorPart
 from api.routes import campaign_reviews
 from fluxfarm.campaigns.record import CampaignRecord
 from fluxfarm.errors import InvalidField
@@ -85,7 +85,7 @@ def show(request: Request, visitor: VisitorPart, name: str, wanted: Annotated[Wa
 
 
 @router.get("/events")
-async def follow(visitor: VisitorPart, name: str, wanted: Annotated[Wanted, Query()]) -> Response:
+async def follow(visitor: FollowerPart, name: str, wanted: Annotated[Wanted, Query()]) -> Response:
     """The head and the cells of this board, as they change."""
 
     def read() -> dict[str, str]:

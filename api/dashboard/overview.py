@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,9 +13,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.dashboard import live, pages, plots, words
+from api.dashboard.kept import Kept
 from api.dashboard.plots import Plot
-from api.dashboard.visitors import Looking, Visitor, VisitorPart
+from api.dashboard.visitors import FollowerPart, Looking, Visitor, VisitorPart
 from api.farm import Farm
+from storage.database import Session
 from storage.records import Worker
 from storage.repository import ledger, overview, workers
 from storage.repository.overview import Bin, OpenJobs, Render
@@ -24,6 +25,7 @@ from storage.repository.overview import Bin, OpenJobs, Render
 BINS: Final = 36
 WIDTH: Final = 600  #: seconds of a bin
 FRESH: Final = 10.0  #: seconds that a plot is shown again
+JUST_NOW: Final = 3.0  #: seconds that the queue is
 PARTS: Final = ("tiles", "alerts", "queue", "workers", "plots")
 LATE: Final = 60.0  #: seconds that the first interactive job may wait before it is an alert
 LOCAL_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
@@ -40,50 +42,49 @@ class Working:
     own: set[UUID]
 
 
-class Paces:
-    """The last hours of each tenant, read anew every few seconds however many people look."""
+class Glances:
+    """What each tenant saw last, read anew every few seconds however many people look."""
 
     def __init__(self) -> None:
-        self._kept: dict[UUID | None, tuple[float, list[Bin]]] = {}
+        self._paces: Kept[list[Bin]] = Kept(FRESH)
+        self._queues: Kept[list[OpenJobs]] = Kept(JUST_NOW)
 
-    def read(self, looking: Looking, tenant_id: UUID | None) -> list[Bin]:
+    def pace(self, session: Session, tenant_id: UUID | None) -> list[Bin]:
         """The last six hours."""
-        drawn, found = self._kept.get(tenant_id, (-FRESH, []))
-        if time.monotonic() - drawn >= FRESH:
-            found = overview.pace(looking.session, tenant_id, bins=BINS, width=WIDTH)
-            now = time.monotonic()
-            self._kept = {who: kept for who, kept in self._kept.items() if now - kept[0] < FRESH}
-            self._kept[tenant_id] = (now, found)
-        return found
+        return self._paces.read(tenant_id, lambda: overview.pace(session, tenant_id, bins=BINS, width=WIDTH))
+
+    def queue(self, session: Session, tenant_id: UUID | None) -> list[OpenJobs]:
+        """What is not over."""
+        return self._queues.read(tenant_id, lambda: overview.open_jobs(session, tenant_id))
 
 
 @router.get("/")
 def read_overview(request: Request, visitor: VisitorPart) -> Response:
     """Show it; what moves is sent by ``events`` afterwards."""
     with visitor.looking() as looking:
-        shown = _glance(visitor.farm, looking, request.app.state.paces)
+        shown = _glance(visitor.farm, looking, request.app.state.glances)
         return pages.page(request, "overview.html", looking, **shown, flower=_flower(visitor.farm, looking))
 
 
 @router.get("/events")
-async def follow(request: Request, visitor: VisitorPart) -> StreamingResponse:
+async def follow(request: Request, visitor: FollowerPart) -> StreamingResponse:
     """The parts of the overview that changed, once a second at most."""
-    return await live.parts(partial(_parts, visitor, request.app.state.paces))
+    return await live.parts(partial(_parts, visitor, request.app.state.glances))
 
 
-def _parts(visitor: Visitor, paces: Paces) -> dict[str, str]:
+def _parts(visitor: Visitor, glances: Glances) -> dict[str, str]:
     with visitor.looking() as looking:
-        shown = _glance(visitor.farm, looking, paces)
+        shown = _glance(visitor.farm, looking, glances)
     return {name: pages.render(f"overview_{name}.html", **shown) for name in PARTS}
 
 
-def _glance(farm: Farm, looking: Looking, paces: Paces) -> dict[str, Any]:
+def _glance(farm: Farm, looking: Looking, glances: Glances) -> dict[str, Any]:
     tenant_id = None if looking.is_operator else looking.caller.tenant_id
-    open_jobs = overview.open_jobs(looking.session, tenant_id)
+    open_jobs = glances.queue(looking.session, tenant_id)
     alive = workers.alive(looking.session)
     renders = overview.renders(looking.session)
     own = {one.uuid for one in renders if one.tenant_id == looking.caller.tenant_id}
-    bins = paces.read(looking, tenant_id)
+    bins = glances.pace(looking.session, tenant_id)
     return {
         "queue": open_jobs,
         "several": len({one.tenant for one in open_jobs}) > 1,

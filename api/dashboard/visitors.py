@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.auth import allowed
+from api.auth import allowed, count
 from api.creation import Creation
 from api.dashboard import sessions
 from api.farm import Farm, FarmPart
@@ -59,15 +59,31 @@ class Visitor:
 
 
 async def visitor(request: Request, farm: FarmPart) -> Visitor:
-    """The holder of the session.
+    """The holder of the session; a form is counted as a call of the key, a page to look at is not.
 
     Raises:
         Unauthorized: nobody is logged in, or not any more.
+        TooManyRequests: the key has called too often, or has too many calls open.
     """
     visit = sessions.find(farm.sealer, request.headers.get("cookie", ""))
     if visit is None:
         raise Unauthorized(sessions.OVER)
+    if request.method != "GET":
+        await count(request, visit.secret)
     return Visitor(farm, visit.secret)
 
 
 VisitorPart = Annotated[Visitor, Depends(visitor)]
+
+
+async def follower(request: Request, visitor: VisitorPart) -> Visitor:
+    """The same for a stream, which is an open call while somebody follows it.
+
+    Raises:
+        TooManyRequests: as above.
+    """
+    await count(request, visitor.secret)
+    return visitor
+
+
+FollowerPart = Annotated[Visitor, Depends(follower)]

@@ -13,20 +13,21 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from fluxfarm.jobs import Lane
+from storage.repository.gauges import NOT_OVER
 
 OPEN: Final = text(
-    """
+    f"""
     SELECT jobs.model, jobs.lane, tenants.name AS tenant,
            count(*) FILTER (WHERE status = 'QUEUED') AS queued, count(*) FILTER (WHERE status = 'RUNNING') AS running,
            coalesce(extract(epoch FROM now() - min(jobs.created_at) FILTER (WHERE status = 'QUEUED')), 0) AS oldest
       FROM jobs JOIN tenants ON tenants.id = jobs.tenant_id
-     WHERE status IN ('QUEUED', 'RUNNING') AND (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id)
+     WHERE {NOT_OVER} AND (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id)
      GROUP BY jobs.model, jobs.lane, tenants.name ORDER BY jobs.lane, jobs.model, tenants.name
-    """
+    """  # noqa: S608 - no value is put into the text
 )
 RENDERS: Final = text(
     """
-    SELECT worker_id, uuid, tenant_id, model, step, steps, extract(epoch FROM now() - started_at) AS seconds
+    SELECT worker_id, uuid, tenant_id, step, steps
       FROM jobs WHERE status = 'RUNNING' AND worker_id IS NOT NULL ORDER BY started_at
     """
 )
@@ -35,7 +36,6 @@ PACE: Final = text(
     """
     SELECT least(:bins - 1, floor(extract(epoch FROM now() - attempts.ended_at) / :width))::int AS back,
            coalesce(sum(cardinality(attempts.seeds)) FILTER (WHERE attempts.status = 'SUCCESS'), 0) AS pictures,
-           count(*) FILTER (WHERE attempts.status = 'FAILED') AS failures,
            percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM attempts.started_at - jobs.created_at))
                FILTER (WHERE attempts.number = 1) AS wait
       FROM attempts JOIN jobs ON jobs.uuid = attempts.job_uuid
@@ -65,18 +65,15 @@ class Render:
     worker_id: UUID
     uuid: UUID
     tenant_id: UUID
-    model: str
     step: int
     steps: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """A span of time: pictures made, attempts that failed, seconds that a job waited in the middle (None: no job)."""
+    """A span of time: pictures made, and seconds that a job waited in the middle (None: no job)."""
 
     pictures: int = 0
-    failures: int = 0
     wait: float | None = None
 
 
@@ -98,8 +95,7 @@ def open_jobs(session: Session, tenant_id: UUID | None) -> list[OpenJobs]:
 
 def renders(session: Session) -> list[Render]:
     """What every worker has in hand, of all tenants: show a job to its own tenant only."""
-    rows = session.execute(RENDERS).mappings()
-    return [Render(**(dict(row) | {"seconds": float(row["seconds"] or 0)})) for row in rows]
+    return [Render(**row) for row in session.execute(RENDERS).mappings()]
 
 
 def pace(session: Session, tenant_id: UUID | None, *, bins: int, width: int) -> list[Bin]:
@@ -107,5 +103,5 @@ def pace(session: Session, tenant_id: UUID | None, *, bins: int, width: int) -> 
     found = [Bin() for _ in range(bins)]
     for row in session.execute(PACE, {"tenant_id": tenant_id, "bins": bins, "width": width}):
         wait = None if row.wait is None else max(0.0, float(row.wait))
-        found[bins - 1 - max(0, row.back)] = Bin(pictures=int(row.pictures), failures=row.failures, wait=wait)
+        found[bins - 1 - max(0, row.back)] = Bin(pictures=int(row.pictures), wait=wait)
     return found
