@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from anyio import to_thread
@@ -13,10 +13,11 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
+from api.auth import allowed
 from api.campaign_replies import campaign_record, plan_of
 from api.campaigns import create, prepare
 from api.dashboard import pages
-from api.dashboard.visitors import Visitor, VisitorPart
+from api.dashboard.visitors import Looking, Visitor, VisitorPart
 from api.review import make_masters
 from api.routes import campaigns as native
 from api.routes import shares
@@ -28,6 +29,7 @@ from fluxfarm.campaigns.spec import Rows, Spec
 from fluxfarm.campaigns.starter import ROWS, SPEC
 from fluxfarm.errors import BadRequest, FluxfarmError, InvalidCampaign, Issue, NotFound
 from fluxfarm.scopes import Scope
+from storage.campaign_records import Campaign
 from storage.repository import campaigns
 
 SHOWN: Final = 100
@@ -94,7 +96,7 @@ async def plan_or_run(request: Request, visitor: VisitorPart) -> Response:
             name = await to_thread.run_sync(_run, visitor, draft, limiter=visitor.farm.pictures)
             return pages.go(f"/campaigns/{name}")
         plan = await to_thread.run_sync(_plan, visitor, draft, limiter=visitor.farm.pictures)
-    except BadRequest as error:
+    except FluxfarmError as error:
         return await run_in_threadpool(_form, request, visitor, draft, error=error)
     finally:
         await form.close()
@@ -214,7 +216,9 @@ def masters(visitor: VisitorPart, name: str) -> Response:
 @router.get("/campaigns/{name}/deliver")
 def deliver(request: Request, visitor: VisitorPart, name: str) -> Response:
     """What can be taken away, and who was sent a link."""
-    return _delivery(request, visitor, name, None)
+    with visitor.looking() as looking:
+        found = campaigns.read(looking.session, looking.caller.tenant_id, name)
+        return _delivery(request, looking, found, None)
 
 
 @router.post("/campaigns/{name}/shares")
@@ -227,27 +231,24 @@ def share(
 ) -> Response:
     """Make a link; its address is shown this once."""
     until = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
-    asked = json.dumps({"expiresAt": until, "only": only}).encode()
-    made: dict[str, Any] = json.loads(
-        bytes(shares.create_share(visitor.farm, visitor.creation(request), name, asked).body)
-    )
-    return _delivery(request, visitor, name, str(made["url"]))
-
-
-def _delivery(request: Request, visitor: Visitor, name: str, fresh: str | None) -> Response:
-    told = json.loads(bytes(shares.list_shares(visitor.farm, visitor.secret, name).body))
     with visitor.looking() as looking:
-        found = campaigns.read(looking.session, looking.caller.tenant_id, name)
-        return pages.page(
-            request,
-            "campaign_deliver.html",
-            looking,
-            campaign=campaign_record(looking.session, found),
-            links=shares.ShareList.model_validate(told).data,
-            fresh=fresh,
-            choices=tuple(Choice),
-            now=datetime.now(UTC),
-        )
+        caller = allowed(looking.caller, Scope.CAMPAIGNS)
+        found = campaigns.read(looking.session, caller.tenant_id, name)
+        made = shares.make(looking.session, visitor.farm, found, shares.NewShare(expiresAt=until, only=only))
+        return _delivery(request, looking, found, made.url)
+
+
+def _delivery(request: Request, looking: Looking, campaign: Campaign, fresh: str | None) -> Response:
+    return pages.page(
+        request,
+        "campaign_deliver.html",
+        looking,
+        campaign=campaign_record(looking.session, campaign),
+        links=shares.links(looking.session, campaign),
+        fresh=fresh,
+        choices=tuple(Choice),
+        now=datetime.now(UTC),
+    )
 
 
 @router.post("/campaigns/{name}/shares/{uuid}/revoke")

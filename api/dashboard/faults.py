@@ -49,8 +49,11 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known = error.status_code in (404, 405)
-    return shown(request, NotFound("There is no such page.") if known else InternalError("The farm made a mistake."))
+    if error.status_code in (404, 405):
+        return shown(request, NotFound("There is no such page."))
+    if error.status_code < InternalError.status:
+        return shown(request, BadRequest(f"The form cannot be read: {error.detail}"))
+    return shown(request, InternalError("The farm made a mistake."))
 
 
 async def _unexpected(request: Request, _error: Exception) -> Response:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api import retry
 from api.airecords import ai_record, make_cursor, read_cursor
 from api.dashboard import pages, plots
+from api.dashboard.pictures import Number
 from api.dashboard.plots import Share
 from api.dashboard.visitors import Visitor, VisitorPart
 from api.routes import jobs as native
@@ -30,6 +31,7 @@ from storage.repository import images, jobs
 from storage.repository.jobs import Filter
 
 PAGE: Final = 40
+TEXT: Final = r"^[^\x00]*$"  #: the database holds no NUL
 #: what the stages are called, in their order
 STAGES: Final = (
     ("queue", "waited"),
@@ -48,11 +50,11 @@ class Wanted(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    q: str = Field("", max_length=200)
+    q: str = Field("", max_length=200, pattern=TEXT)
     status: str = Field("", pattern="^[A-Z]*$", max_length=16)
-    model: str = Field("", max_length=200)
-    campaign: str = Field("", max_length=200)
-    tag: str = Field("", max_length=64)
+    model: str = Field("", max_length=200, pattern=TEXT)
+    campaign: str = Field("", max_length=200, pattern=TEXT)
+    tag: str = Field("", max_length=64, pattern=TEXT)
     cursor: str | None = Field(None, max_length=64)
 
     def filter(self) -> Filter:
@@ -62,7 +64,7 @@ class Wanted(BaseModel):
             model=self.model or None,
             campaign=self.campaign or None,
             tag=self.tag or None,
-            words=self.q.replace("\0", "").strip() or None,
+            words=self.q.strip() or None,
         )
 
     def link(self, **changes: str | None) -> str:
@@ -148,7 +150,7 @@ def erase(visitor: VisitorPart, uuid: UUID) -> Response:
 
 
 @router.get("/{uuid}/provenance/{n}")
-async def provenance(request: Request, visitor: VisitorPart, uuid: UUID, n: int) -> Response:
+async def provenance(request: Request, visitor: VisitorPart, uuid: UUID, n: Number) -> Response:
     """What the stored picture says of its making, and whether that is true."""
     key = await run_in_threadpool(_object_key, visitor, uuid, n)
     found = await to_thread.run_sync(_inspect, visitor, key, limiter=visitor.farm.pictures)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
 from api.dashboard import pages
 from api.dashboard.visitors import VisitorPart
-from api.routes.models import ModelDetail, ModelPage, list_models, read_model
-from api.routes.providers import ProviderPage, list_providers, reset_provider
+from api.routes.models import detail, model, served
+from api.routes.providers import Window, board, reset_provider
+from fluxfarm.catalog import MODELS, find_model
 
 WINDOWS: Final = (("24h", "Last day"), ("30d", "Last 30 days"))
 MOST: Final = 4  #: models side by side
@@ -18,20 +19,18 @@ router = APIRouter()
 
 
 @router.get("/providers")
-def providers(
-    request: Request, visitor: VisitorPart, window: Annotated[Literal["24h", "30d"], Query()] = "24h"
-) -> Response:
+def providers(request: Request, visitor: VisitorPart, window: Annotated[Window, Query()] = "24h") -> Response:
     """The leaderboard."""
-    told = ProviderPage.model_validate_json(bytes(list_providers(visitor.farm, visitor.secret, window).body))
+    rows = board(visitor.farm, visitor.secret, window).data
     with visitor.looking() as looking:
         return pages.page(
             request,
             "providers.html",
             looking,
-            rows=told.data,
+            rows=rows,
             window=window,
             windows=WINDOWS,
-            slowest=max((row.p95 or 0 for row in told.data), default=0),
+            slowest=max((row.p95 or 0 for row in rows), default=0),
             enabled=visitor.farm.remotes.enabled,
         )
 
@@ -46,9 +45,10 @@ def reset(visitor: VisitorPart, provider: Annotated[str, Form(max_length=40)]) -
 @router.get("/models")
 def models(request: Request, visitor: VisitorPart) -> Response:
     """Every model of the catalogue, those that render now first."""
-    told = ModelPage.model_validate_json(bytes(list_models(visitor.farm, visitor.secret).body))
-    found = sorted(told.data, key=lambda one: (not one.ready, not one.local))
     with visitor.looking() as looking:
+        queues = served(looking.session)
+        every = [model(visitor.farm, profile, queues) for profile in MODELS]
+        found = sorted(every, key=lambda one: (not one.ready, not one.local))
         return pages.page(request, "models.html", looking, models=found, most=MOST)
 
 
@@ -56,12 +56,11 @@ def models(request: Request, visitor: VisitorPart) -> Response:
 def compare(
     request: Request,
     visitor: VisitorPart,
-    model: Annotated[list[str], Query(max_length=40)] = [],  # noqa: B006
+    slugs: Annotated[list[str], Query(alias="model", max_length=40)] = [],  # noqa: B006
 ) -> Response:
     """Some models side by side, with what each provider does with each parameter."""
-    chosen = list(dict.fromkeys(model))[:MOST]
-    details = [
-        ModelDetail.model_validate_json(bytes(read_model(visitor.farm, visitor.secret, slug).body)) for slug in chosen
-    ]
+    chosen = list(dict.fromkeys(slugs))[:MOST]
     with visitor.looking() as looking:
+        queues = served(looking.session)
+        details = [detail(visitor.farm, find_model(slug), queues) for slug in chosen]
         return pages.page(request, "models_compare.html", looking, models=details)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Request, Response
 
+from api.auth import allowed
 from api.dashboard import pages, plots, words
 from api.dashboard.plots import Plot
-from api.dashboard.visitors import Visitor, VisitorPart
-from api.routes.keys import FreshKeyReply, KeyPage, create_key, list_keys, revoke_key
-from api.routes.usage import UsageReply, read_usage
+from api.dashboard.visitors import Looking, VisitorPart
+from api.routes import keys
+from api.routes.keys import FreshKeyReply, NewKey, revoke_key
+from api.routes.usage import USUAL, UsageReply, usage_of
+from api.strict import read
+from fluxfarm.errors import InvalidField
 from fluxfarm.scopes import Scope
 
-DAYS: Final = 30
+DAYS: Final = USUAL.days
 
 router = APIRouter(prefix="/usage")
 
@@ -24,7 +27,8 @@ router = APIRouter(prefix="/usage")
 @router.get("")
 def show(request: Request, visitor: VisitorPart) -> Response:
     """Spend of thirty days, and the keys for who may see them."""
-    return _page(request, visitor, None)
+    with visitor.looking() as looking:
+        return _page(request, looking, None)
 
 
 @router.post("/keys")
@@ -37,10 +41,17 @@ def make(
 ) -> Response:
     """Make a key; its text is shown this once."""
     asked: dict[str, Any] = {"name": name, "scopes": scopes}
-    if days.isdecimal() and int(days) > 0:
-        asked["expiresAt"] = (datetime.now(UTC) + timedelta(days=int(days))).isoformat(timespec="seconds")
-    made = create_key(visitor.farm, visitor.creation(request), json.dumps(asked).encode())
-    return _page(request, visitor, FreshKeyReply.model_validate_json(bytes(made.body)))
+    if days.strip():
+        asked["expiresAt"] = (datetime.now(UTC) + timedelta(days=_number(days))).isoformat(timespec="seconds")
+    with visitor.looking() as looking:
+        caller = allowed(looking.caller, Scope.ADMIN)
+        return _page(request, looking, keys.make(looking.session, caller, read(NewKey, asked)))
+
+
+def _number(days: str) -> int:
+    if not days.strip().isdecimal() or not int(days):
+        raise InvalidField("Say the days that the key lives as a whole number from 1 on; leave it empty for good.")
+    return int(days)
 
 
 @router.post("/keys/{uuid}/revoke")
@@ -50,28 +61,24 @@ def revoke(visitor: VisitorPart, uuid: UUID) -> Response:
     return pages.go("/usage")
 
 
-def _page(request: Request, visitor: Visitor, fresh: FreshKeyReply | None) -> Response:
-    with visitor.looking() as looking:
-        may_see_keys = Scope.ADMIN in looking.caller.scopes
-        own = looking.caller.id
-    usage = UsageReply.model_validate_json(bytes(read_usage(visitor.farm, visitor.secret).body))
-    keys = []
-    if may_see_keys:
-        keys = KeyPage.model_validate_json(bytes(list_keys(visitor.farm, visitor.secret).body)).data
-    with visitor.looking() as looking:
-        return pages.page(
-            request,
-            "usage.html",
-            looking,
-            usage=usage,
-            keys=keys,
-            own=own,
-            fresh=fresh,
-            may_see_keys=may_see_keys,
-            grantable=[one for one in Scope if one is not Scope.OPERATOR or looking.is_operator],
-            daily=_daily(usage),
-            now=datetime.now(UTC),
-        )
+def _page(request: Request, looking: Looking, fresh: FreshKeyReply | None) -> Response:
+    now = datetime.now(UTC)
+    tenant_id = looking.caller.tenant_id
+    usage = usage_of(looking.session, tenant_id, now - USUAL, now)
+    may_see_keys = Scope.ADMIN in looking.caller.scopes
+    return pages.page(
+        request,
+        "usage.html",
+        looking,
+        usage=usage,
+        keys=keys.listed(looking.session, tenant_id) if may_see_keys else [],
+        own=looking.caller.id,
+        fresh=fresh,
+        may_see_keys=may_see_keys,
+        grantable=[one for one in Scope if one is not Scope.OPERATOR or looking.is_operator],
+        daily=_daily(usage),
+        now=now,
+    )
 
 
 def _daily(usage: UsageReply) -> Plot:

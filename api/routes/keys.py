@@ -21,6 +21,7 @@ from api.strict import Strict, future, read
 from fluxfarm.airecord import Moment
 from fluxfarm.errors import Forbidden
 from fluxfarm.scopes import Scope
+from storage.database import Session
 from storage.records import ApiKey
 from storage.repository import tenants
 from storage.repository.tenants import Caller
@@ -102,8 +103,12 @@ def list_keys(farm: FarmPart, secret: Secret) -> Response:
     """List the keys."""
     with farm.database.transaction() as session:
         caller = allowed(tenants.authenticate(session, secret), Scope.ADMIN)
-        found = tenants.list_keys(session, caller.tenant_id)
-    return reply(KeyPage(data=[KeyReply.model_validate(key, from_attributes=True) for key in found]))
+        return reply(KeyPage(data=listed(session, caller.tenant_id)))
+
+
+def listed(session: Session, tenant_id: UUID) -> list[KeyReply]:
+    """Every key of a tenant, the newest first."""
+    return [KeyReply.model_validate(key, from_attributes=True) for key in tenants.list_keys(session, tenant_id)]
 
 
 @router.post(
@@ -122,11 +127,20 @@ def create_key(farm: FarmPart, creation: Making, body: JsonBody) -> Response:
     """Make a key."""
     with farm.database.transaction() as session:
         caller = creation.begin(session, Scope.ADMIN, body)
-        asked = read(NewKey, parse_json(body))
-        expires_at = future(asked.expires_at, "expiresAt", datetime.now(UTC))
-        _may_grant(caller, asked.scopes)
-        made = tenants.create_key(session, caller.tenant_id, asked.name, asked.scopes, expires_at, asked.rate_limit)
-        return creation.keep(session, reply(fresh(*made), 201))
+        return creation.keep(session, reply(make(session, caller, read(NewKey, parse_json(body))), 201))
+
+
+def make(session: Session, caller: Caller, asked: NewKey) -> FreshKeyReply:
+    """Make a key for the tenant of an admin.
+
+    Raises:
+        InvalidField: it would be over before it begins.
+        Forbidden: only an operator may give one with these scopes.
+    """
+    expires_at = future(asked.expires_at, "expiresAt", datetime.now(UTC))
+    _may_grant(caller, asked.scopes)
+    made = tenants.create_key(session, caller.tenant_id, asked.name, asked.scopes, expires_at, asked.rate_limit)
+    return fresh(*made)
 
 
 @router.post(

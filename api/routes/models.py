@@ -23,6 +23,7 @@ from fluxfarm.jobs import JobType
 from fluxfarm.offers import Behaviour, Offer
 from fluxfarm.remotes import Remote
 from fluxfarm.scopes import Scope
+from storage.database import Session
 from storage.queue import local_queue
 from storage.repository import tenants, workers
 
@@ -121,8 +122,10 @@ class ModelPage(_Part):
 )
 def list_models(farm: FarmPart, secret: Secret) -> Response:
     """List the models."""
-    served = _served(farm, secret)
-    return reply(ModelPage(data=[_model(farm, profile, served) for profile in MODELS]))
+    with farm.database.transaction() as session:
+        allowed(tenants.authenticate(session, secret), Scope.READ)
+        found = served(session)
+    return reply(ModelPage(data=[model(farm, profile, found) for profile in MODELS]))
 
 
 @router.get(
@@ -132,19 +135,23 @@ def list_models(farm: FarmPart, secret: Secret) -> Response:
 )
 def read_model(farm: FarmPart, secret: Secret, id: str) -> Response:  # noqa: A002 - the name in the path
     """Read a model by its slug or an alias."""
-    served = _served(farm, secret)
-    profile = find_model(id)
+    with farm.database.transaction() as session:
+        allowed(tenants.authenticate(session, secret), Scope.READ)
+        found = served(session)
+    return reply(detail(farm, find_model(id), found))
+
+
+def served(session: Session) -> set[str]:
+    """The queues that a live worker takes from."""
+    return {queue for worker in workers.alive(session) for queue in worker.queues}
+
+
+def detail(farm: Farm, profile: ModelProfile, served: set[str]) -> ModelDetail:
+    """A model with what each provider does with it."""
     offers = [
         _offer(remote, offer) for remote in farm.remotes.values() if (offer := remote.offer(profile.slug)) is not None
     ]
-    return reply(ModelDetail(**_model(farm, profile, served).model_dump(), providers=offers))
-
-
-def _served(farm: Farm, secret: str) -> set[str]:
-    """The queues that a live worker takes from."""
-    with farm.database.transaction() as session:
-        allowed(tenants.authenticate(session, secret), Scope.READ)
-        return {queue for worker in workers.alive(session) for queue in worker.queues}
+    return ModelDetail(**model(farm, profile, served).model_dump(), providers=offers)
 
 
 def _offer(remote: Remote, offer: Offer) -> OfferReply:
@@ -169,7 +176,8 @@ def _limits(found: Range) -> Limits:
     return Limits(low=found.low, high=found.high, default=found.default)
 
 
-def _model(farm: Farm, profile: ModelProfile, served: set[str]) -> ModelReply:
+def model(farm: Farm, profile: ModelProfile, served: set[str]) -> ModelReply:
+    """A model, and whether it is served here now."""
     sizes = profile.sizes
     return ModelReply(
         id=profile.slug,

@@ -28,7 +28,9 @@ from storage.repository import accounts, leaderboard, tenants
 from storage.repository.accounts import OPERATOR, own_account
 from storage.repository.leaderboard import Row
 
-WINDOWS: Final = {"24h": 86_400.0, "30d": 30 * 86_400.0}  #: seconds
+Window = Literal["24h", "30d"]
+
+WINDOWS: Final[dict[Window, float]] = {"24h": 86_400.0, "30d": 30 * 86_400.0}  #: seconds
 HINT: Final = 4  #: characters of a key that are shown
 
 router = APIRouter(prefix="/v1/providers", tags=["providers"])
@@ -93,9 +95,18 @@ class OwnKeyReply(_Part):
 
 @router.get("", name="listProviders", responses={200: {"model": ProviderPage}, **problems(400, 401, 403)})
 def list_providers(
-    farm: FarmPart, secret: Secret, window: Annotated[Literal["24h", "30d"], Query(description="How far back.")] = "24h"
+    farm: FarmPart, secret: Secret, window: Annotated[Window, Query(description="How far back.")] = "24h"
 ) -> Response:
     """How each provider did: time, success, price, breaker."""
+    return reply(board(farm, secret, window))
+
+
+def board(farm: Farm, secret: str, window: Window) -> ProviderPage:
+    """The leaderboard, in a transaction of its own: the breakers are asked for over the network.
+
+    Raises:
+        Unauthorized, Forbidden: nobody, or not allowed to.
+    """
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
         own = accounts.names(session, key.tenant_id)
@@ -109,7 +120,7 @@ def list_providers(
             if remote.is_configured or name in own or row is not None:
                 data.append(_offered(remote, offer, row, breakers[gates[name]], own_key=name in own))
     data.sort(key=lambda one: (-(one.success if one.success is not None else 0.5), one.price or 0, one.provider))
-    return reply(ProviderPage(window=window, data=data))
+    return ProviderPage(window=window, data=data)
 
 
 @router.put(

@@ -102,13 +102,21 @@ def create_share(farm: FarmPart, creation: Making, name: Name, body: JsonBody) -
     """Make a link that shows the files to whoever has it."""
     with farm.database.transaction() as session:
         key = creation.begin(session, Scope.CAMPAIGNS, body)
-        asked = read(NewShare, parse_json(body))
-        until = future(asked.expires_at, "expiresAt", datetime.now(UTC))
-        if until is None:
-            raise InvalidField("expiresAt is missing.", param="expiresAt")
-        campaign = campaigns.read(session, key.tenant_id, name)
-        row, token = shares.create(session, campaign.id, asked.only.value, until)
-        return creation.keep(session, reply(_told(row, _url(farm, token)), 201))
+        made = make(session, farm, campaigns.read(session, key.tenant_id, name), read(NewShare, parse_json(body)))
+        return creation.keep(session, reply(made, 201))
+
+
+def make(session: Session, farm: Farm, campaign: Campaign, asked: NewShare) -> Share:
+    """Make a link to a campaign's files; its address is told this once.
+
+    Raises:
+        InvalidField: it would be over before it begins.
+    """
+    until = future(asked.expires_at, "expiresAt", datetime.now(UTC))
+    if until is None:
+        raise InvalidField("expiresAt is missing.", param="expiresAt")
+    row, token = shares.create(session, campaign.id, asked.only.value, until)
+    return _told(row, _url(farm, token))
 
 
 @router.get(
@@ -120,8 +128,12 @@ def list_shares(farm: FarmPart, secret: Secret, name: Name) -> Response:
     """List the links of a campaign."""
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        rows = shares.list_all(session, campaigns.read(session, key.tenant_id, name).id)
-    return reply(ShareList(data=[_told(row) for row in rows]))
+        return reply(ShareList(data=links(session, campaigns.read(session, key.tenant_id, name))))
+
+
+def links(session: Session, campaign: Campaign) -> list[Share]:
+    """Every link to a campaign's files, the newest first."""
+    return [_told(row) for row in shares.list_all(session, campaign.id)]
 
 
 @router.delete(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +18,7 @@ from api.strict import QueryMoment
 from fluxfarm.airecord import Moment, Usd
 from fluxfarm.errors import InvalidField
 from fluxfarm.scopes import Scope
+from storage.database import Session
 from storage.repository import leaderboard, ledger, tenants
 
 USUAL: Final = timedelta(days=30)
@@ -68,23 +70,26 @@ def read_usage(
         raise InvalidField("since is later than until.", param="since")
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        standing = ledger.standing(session, key.tenant_id)
-        by_provider = leaderboard.by_provider(session, key.tenant_id, start, end)
-        by_campaign = leaderboard.by_campaign(session, key.tenant_id, start, end)
-        by_day = leaderboard.by_day(session, key.tenant_id, start, end)
-    return reply(
-        UsageReply(
-            budget=standing.cap,
-            left=standing.left,
-            reserved=standing.reserved,
-            spent=standing.spent,
-            since=start,
-            until=end,
-            spent_in_period=sum((one.amount for one in by_provider), standing.spent * 0),
-            by_provider=[SpentReply.model_validate(one) for one in by_provider],
-            by_campaign=[SpentReply.model_validate(one) for one in by_campaign],
-            by_day=[SpentReply.model_validate(one) for one in by_day],
-        )
+        return reply(usage_of(session, key.tenant_id, start, end))
+
+
+def usage_of(session: Session, tenant_id: UUID, since: datetime, until: datetime) -> UsageReply:
+    """Where a tenant stands, and what it paid in between."""
+    standing = ledger.standing(session, tenant_id)
+    by_provider = leaderboard.by_provider(session, tenant_id, since, until)
+    by_campaign = leaderboard.by_campaign(session, tenant_id, since, until)
+    by_day = leaderboard.by_day(session, tenant_id, since, until)
+    return UsageReply(
+        budget=standing.cap,
+        left=standing.left,
+        reserved=standing.reserved,
+        spent=standing.spent,
+        since=since,
+        until=until,
+        spent_in_period=sum((one.amount for one in by_provider), standing.spent * 0),
+        by_provider=[SpentReply.model_validate(one) for one in by_provider],
+        by_campaign=[SpentReply.model_validate(one) for one in by_campaign],
+        by_day=[SpentReply.model_validate(one) for one in by_day],
     )
 
 

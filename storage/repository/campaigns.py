@@ -91,6 +91,8 @@ def create(session: Session, new: Campaign) -> bool:
 
 def find(session: Session, tenant_id: UUID, name: str) -> Campaign | None:
     """The tenant's campaign of this name, or with this id."""
+    if "\0" in name:  # which no text of the database holds
+        return None
     query = select(Campaign).where(Campaign.tenant_id == tenant_id)
     try:
         query = query.where(Campaign.id == UUID(name))

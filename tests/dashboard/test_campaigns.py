@@ -94,6 +94,22 @@ def test_a_mistake_is_shown_with_its_place_and_nothing_typed_is_lost(browser: Te
     assert browser.get("/dashboard/v1/campaigns").json()["data"] == []
 
 
+def test_a_refusal_keeps_what_was_typed(spring: TestClient) -> None:
+    refused = spring.post("/dashboard/campaigns", data=FORM | {"source": SPEC.replace("mug", "tall mug")})
+    assert refused.status_code == 409
+    assert "tall mug" in refused.text
+    assert "&#39;spring&#39;" in refused.text
+    check_page(refused)
+
+
+def test_a_form_that_cannot_be_read_is_told_so(browser: TestClient) -> None:
+    for kind, sent in (("multipart/form-data", b"x"), ("multipart/form-data; boundary=x", b"--y\r\n")):
+        page = browser.post("/dashboard/campaigns", content=sent, headers={"Content-Type": kind})
+        assert page.status_code == 400, kind
+        assert "The form cannot be read" in page.text
+        check_page(page)
+
+
 def test_the_board_judges_what_is_ticked(spring: TestClient) -> None:
     page = spring.get("/dashboard/campaigns/spring")
     check_page(page)

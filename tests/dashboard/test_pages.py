@@ -228,7 +228,9 @@ def test_a_form_that_is_too_large_is_refused_before_it_is_read(browser: TestClie
 
 
 def test_what_is_not_there_is_a_page_that_says_so(browser: TestClient) -> None:
-    for path in ("/nothing", "/jobs/nonsense", f"/jobs/{UUID(int=7)}", "/pictures/1/1", "/jobs?cursor=!"):
+    paths = ("/nothing", "/jobs/nonsense", f"/jobs/{UUID(int=7)}", "/pictures/1/1", "/jobs?cursor=!")
+    no_text = [f"/{page}?{field}=%00" for page in ("jobs", "gallery") for field in ("q", "model", "campaign", "tag")]
+    for path in (*paths, *no_text, f"/jobs/{UUID(int=7)}/provenance/{10**12}", "/campaigns/%00"):
         page = browser.get(f"/dashboard{path}")
         assert page.status_code in (400, 404), path
         assert page.headers["content-type"].startswith("text/html"), path
@@ -264,7 +266,14 @@ def test_keys_are_made_shown_once_and_revoked(browser: TestClient, visitor: Test
     (revoke, _) = re.findall(r'action="(/dashboard/usage/keys/[^"]+/revoke)"', page)
     assert visitor.post(revoke).status_code == 303
     assert other.get("/dashboard/usage").status_code == 303
-    for wrong in ({"name": ""}, {"name": "x"}, {"name": "x", "scopes": "nonsense"}):
+    few = {"name": "x", "scopes": ["read"]}
+    wrongs: tuple[dict[str, Any], ...] = (
+        {"name": ""},
+        {"name": "x"},
+        {"name": "x", "scopes": "nonsense"},
+        *(few | {"days": days} for days in ("0", "soon", "-1", "1.5")),
+    )
+    for wrong in wrongs:
         assert browser.post("/dashboard/usage/keys", data=wrong).status_code == 400, wrong
 
 
