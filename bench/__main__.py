@@ -39,7 +39,7 @@ def show_traffic() -> Table:
     """Polls of one job and jobs accepted: first with the worker held still, then while it renders what was accepted."""
     title = f"One API process, {traffic.CONNECTIONS} connections"
     table = Table("call", "worker", "per second", "p50, ms", "p99, ms", "API's CPU, ms a call", title=title)
-    with running_farm(FLUXFARM_RATE_LIMIT="0") as farm, Client(farm.url, farm.api_key) as client:
+    with running_farm() as farm, Client(farm.url, farm.api_key) as client:
         record = client.wait(client.submit(overhead.PROMPT, model=KLEIN_SMALL.slug, size="64x64", steps=1).uuid)
         try:
             for worker, order in (("held still", signal.SIGSTOP), ("renders", signal.SIGCONT)):

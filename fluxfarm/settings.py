@@ -100,9 +100,9 @@ class Settings(BaseSettings):
         SecretStr(""),
         alias="FLUXFARM_SECRET_KEY",
         description=(
-            "Key that encrypts the webhooks' signing secrets in the database and the dashboard's sessions, at least 16 "
-            "characters, the same for API and sender; `new,old` while it is changed. Empty: made once and kept in the "
-            "data folder."
+            "Key that seals what the farm keeps of secrets: the webhooks' signing secrets, tenants' own provider keys, "
+            "the dashboard's sessions and the replies kept for an `Idempotency-Key`; at least 16 characters, the same "
+            "for every process; `new,old` while it is changed. Empty: made once and kept in the data folder."
         ),
     )
 
@@ -145,7 +145,7 @@ class Settings(BaseSettings):
         alias="FLUXFARM_MODELS",
         description=(
             "Models that this farm renders itself: `slug`, `slug=/folder` or `slug=hub/id@revision`, separated by "
-            "commas. The two small ones are built on first use."
+            "commas. Of the two small ones the klein shape comes with the farm, the dev shape is built on first use."
         ),
     )
     allow_downloads: bool = Field(

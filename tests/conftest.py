@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import structlog
 from alembic import command
 from alembic.config import Config
 from pydantic import SecretStr
@@ -16,6 +18,7 @@ from sqlalchemy import text
 
 from fluxfarm.catalog import KLEIN_SMALL, SMALL
 from fluxfarm.embedded import Postgres, Valkey
+from fluxfarm.logs import configure_logging
 from fluxfarm.scopes import Scope
 from fluxfarm.settings import Settings
 from storage.database import Database
@@ -123,3 +126,15 @@ def dev_folder(models_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def klein_folder(models_dir: Path) -> Path:
     return ensure_small(KLEIN_SMALL.slug, models_dir)
+
+
+@pytest.fixture
+def logged(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    """What a process with the most talkative level says."""
+    root = logging.getLogger()
+    handlers, level, configuration = root.handlers[:], root.level, structlog.get_config()
+    configure_logging(settings.model_copy(update={"log_level": "DEBUG"}))
+    yield lambda: "".join(capsys.readouterr())
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**configuration)

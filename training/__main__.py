@@ -70,7 +70,7 @@ class Parts:
     def _batches(self) -> Batches:
         autoencoder, encoder = self.vae(), self.text()
         reader = Reader(encoder, self.tokenizer, text.directions(SEED), self._device)
-        kept = self._folder / "stock.pt"
+        kept = self._folder / "cards.pt"
         stock = latents.Stock.draw(autoencoder, SEED, _STOCK, transformer.BUSY, self._device, kept)
         return Batches(autoencoder, reader, stock, transformer.BUSY, self._device)
 

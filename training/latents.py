@@ -90,7 +90,10 @@ class Stock:
     @classmethod
     def draw(cls, vae: Any, seed: int, count: int, busy: float, device: str, kept: Path | None = None) -> Stock:
         """Draw ``count`` cards of the training set; ``kept`` is a file that saves encoding them again."""
-        known: list[torch.Tensor] = torch.load(kept, weights_only=True) if kept and kept.is_file() else []
+        mean = vae.bn.running_mean.detach().cpu().clone()
+        found: dict[str, Any] = torch.load(kept, weights_only=True) if kept and kept.is_file() else {}
+        # What another autoencoder encoded, this one's decoder would not decode.
+        known: list[torch.Tensor] = found["latents"] if found and torch.equal(found["mean"], mean) else []
         rng = np.random.default_rng((seed, 5))
         by_layout: dict[Layout, list[Card]] = defaultdict(list)
         for card in (training_card(rng) for _ in range(count)):
@@ -98,12 +101,12 @@ class Stock:
         decks = [deck for _, deck in sorted(by_layout.items())]
         encoded = known or [encode_cards(vae, deck, 128, 128, device).half().cpu() for deck in decks]
         if kept and not known:
-            torch.save(encoded, kept)
+            torch.save({"mean": mean, "latents": encoded}, kept)
         groups = []
-        for deck, found in zip(decks, encoded, strict=True):
+        for deck, codes in zip(decks, encoded, strict=True):
             weight = weights(deck, 128, 128, busy)
             filled = torch.nonzero((weight > 1).any(0))[:, 0]
-            groups.append(Group(deck, found.to(device), weight.to(device), filled.to(device)))
+            groups.append(Group(deck, codes.to(device), weight.to(device), filled.to(device)))
         shares = np.array([len(group.deck) * _INTEREST[len(group.deck[0].words)] for group in groups], np.float64)
         return cls(groups, shares / shares.sum())
 

@@ -11,7 +11,7 @@ from fluxfarm.settings import Settings
 from tests.conftest import ROOT
 
 README = ROOT / "README.md"
-START, END = "<!-- settings -->\n", "\n## Limits"
+START, END = "<!-- settings -->\n", "\n## Guides"
 
 
 def default_of(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
@@ -128,16 +129,24 @@ def listening(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with opened(settings, database, api_key, *stubs, public_url=url, **changes) as office:
             app = create_app(office.settings)
-            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-            thread.start()
-            while not server.started:
-                time.sleep(0.01)
-            try:
+            with on_the_wire(app, listener):
                 yield office, app.state.farm
-            finally:
                 for stub in office.stubs.values():
                     for teller in stub.tellers:
                         teller.join(5)
-                server.should_exit = True
-                thread.join(10)
+
+
+@contextmanager
+def on_the_wire(app: FastAPI, listener: socket.socket) -> Iterator[None]:
+    """The application behind a real server."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(10)

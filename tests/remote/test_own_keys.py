@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 
 import pytest
@@ -30,7 +30,7 @@ def office(settings: Settings, database: Database, api_key: str) -> Iterator[Off
 
 
 def test_a_job_with_the_tenants_own_key_costs_it_nothing_here(
-    office: Office, database: Database, tenant: Tenant, caplog: pytest.LogCaptureFixture
+    office: Office, database: Database, tenant: Tenant, logged: Callable[[], str]
 ) -> None:
     with database.transaction() as session:
         ledger.set_cap(session, tenant.id, "", Decimal(0))
@@ -46,7 +46,9 @@ def test_a_job_with_the_tenants_own_key_costs_it_nothing_here(
     assert (call.account, call.price) == (str(tenant.id), Decimal(0))
     with database.transaction() as session:
         (sealed,) = session.scalars(text("SELECT sealed FROM provider_accounts"))
-    told = (reply.text, office.api.get(KEY_URL).text, sealed, caplog.text, str(record))
+    said = logged()
+    assert record["uuid"] in said
+    told = (reply.text, office.api.get(KEY_URL).text, sealed, said, str(record))
     assert not any(KEY in one for one in told)
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from decimal import Decimal
 
 import pytest
-import uvicorn
 from openai import OpenAI
 from PIL import Image
 from pydantic import SecretStr
@@ -27,22 +26,15 @@ from storage.records import Job
 from storage.repository import tenants
 from tests.conftest import migrate
 from tests.money import assert_balanced
-from tests.remote.office import DEV, Office, opened
+from tests.remote.office import DEV, Office, on_the_wire, opened
 from tests.stubs.fal import FalStub
 
 
 @contextmanager
 def served(settings: Settings) -> Iterator[str]:
     """The farm's API on loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(10)
+    with socket.create_server(("127.0.0.1", 0)) as listener, on_the_wire(create_app(settings), listener):
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @contextmanager

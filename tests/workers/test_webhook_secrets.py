@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-import structlog
 from pydantic import SecretStr
 from sqlalchemy import func, text, update
 from standardwebhooks.webhooks import WebhookVerificationError
@@ -14,7 +12,6 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from api.targets import new_secret
 from fluxfarm import webhooks as rules
 from fluxfarm.errors import NotFound
-from fluxfarm.logs import configure_logging
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.repository import deliveries, endpoints, jobs, tenants
@@ -88,18 +85,6 @@ def test_a_redirect_to_the_inside_is_a_failure_and_not_followed(desk: OpenDesk) 
         assert open_.sender(allowed_ports={open_.receiver.port, inside.port}).handle(open_.delivery().id) == "postponed"
         assert open_.delivery().last_error == "http_307"
         assert inside.arrived == []
-
-
-@pytest.fixture
-def logged(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
-    """What a process with the most talkative level says."""
-    root = logging.getLogger()
-    handlers, level, configuration = root.handlers[:], root.level, structlog.get_config()
-    configure_logging(settings.model_copy(update={"log_level": "DEBUG"}))
-    yield lambda: "".join(capsys.readouterr())
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**configuration)
 
 
 def test_nothing_secret_is_logged(desk: OpenDesk, logged: Callable[[], str]) -> None:
