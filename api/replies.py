@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import error_response
 from api.limits import Standing
 from api.metrics import NO_ROUTE
-from fluxfarm.errors import InternalError
+from fluxfarm.errors import InternalError, NotFound
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS: Final = {
@@ -64,7 +64,7 @@ class Replies:
         started = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(inner, receive, outgoing.send)
+                await self._answer(inner, receive, outgoing.send)
             except (ClientDisconnect, _HeadDoneError):
                 return
             except Exception:
@@ -76,6 +76,12 @@ class Replies:
                     await error_response(error, inner)(inner, receive, outgoing.send)
             finally:
                 _close(inner, outgoing.status, time.perf_counter() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "\0" in scope["path"]:  # no name holds it, and the database takes no text with it
+            await error_response(NotFound("There is nothing of that name."), scope)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _close(scope: Scope, status: int, seconds: float) -> None:

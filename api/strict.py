@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Annotated, Any, TypedDict, TypeVar, get_args
+from typing import Annotated, Any, Final, TypedDict, TypeVar, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from fluxfarm.errors import BadRequest, InvalidField, UnknownField
 
 SHOWN = 60  #: characters of a caller's own name that a message repeats
+PLAIN: Final = r"^[^\x00-\x1f\x7f]*$"  #: a text to look for
 
 
 class Complaint(TypedDict):

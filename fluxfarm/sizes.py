@@ -10,6 +10,7 @@ from typing import Final
 from fluxfarm.errors import InvalidSize
 
 MEGAPIXEL: Final = 1024 * 1024  #: pixels; BFL, fal and Replicate all count 1 MP as 1024 x 1024
+MAX_AREA: Final = 1000.0  #: megapixels; far beyond any model, and far below what arithmetic breaks on
 MULTIPLE: Final = 16  #: the FLUX.2 pipelines floor each side to this (VAE /8, patches of 2)
 TIERS: Final = {"0.25": 0.25, "0.5K": 0.25, "0.5": 0.5, "1": 1.0, "1K": 1.0, "2": 2.0, "2K": 4.0, "4": 4.0, "4K": 16.0}
 
@@ -63,7 +64,7 @@ def parse_megapixels(value: str | float) -> float:
     """Megapixels of a tier (``1K``), a number or its text.
 
     Raises:
-        InvalidSize: neither a tier nor a positive number.
+        InvalidSize: neither a tier nor a positive number, or more than any model draws.
     """
     text = str(value).strip()
     if text.upper() in TIERS:
@@ -72,9 +73,10 @@ def parse_megapixels(value: str | float) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not (math.isfinite(number) and number > 0):
+    if not 0 < number <= MAX_AREA:
         tiers = ", ".join(TIERS)
-        raise InvalidSize(f"{text!r} is not a resolution; take one of {tiers} or a number of megapixels.")
+        message = f"{text!r} is not a resolution; take one of {tiers} or a number of megapixels up to {MAX_AREA:g}."
+        raise InvalidSize(message, param="resolution")
     return number
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 from fluxfarm.errors import InvalidField
@@ -32,7 +31,7 @@ def split(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) <= LONGEST and all(one.isprintable() or one in "\n\t" for one in value)
-    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < LARGEST
+    return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 
 def schema() -> dict[str, Any]:

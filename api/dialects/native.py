@@ -13,7 +13,7 @@ from api.dialects import extras
 from api.order import MATCH_INPUT, Inline, Linked, Order, SizeWish, Source, Uploaded
 from api.strict import Strict, future, read
 from fluxfarm.catalog import MODELS, ModelProfile, find_model
-from fluxfarm.errors import BadRequest, InvalidField, InvalidReference, InvalidSize
+from fluxfarm.errors import BadRequest, InvalidField, InvalidReference
 from fluxfarm.jobs import JobType, Lane
 from fluxfarm.outbound import parse_url
 from fluxfarm.request import MAX_PREVIEWS, MAX_PROMPT_CHARACTERS, MAX_SEED, RenderRequest, check_prompt, choose_seeds
@@ -22,7 +22,6 @@ from fluxfarm.sizes import parse_megapixels
 from fluxfarm.webhooks import MAX_URL
 from storage.pictures import parse_data_uri
 
-MAX_AREA: Final = 1000.0  #: megapixels; far beyond any model, and far below what arithmetic breaks on
 MAX_COST: Final = 1_000_000  #: USD
 MAX_IMAGES: Final = max(model.max_images for model in MODELS)
 MAX_REFERENCES: Final = max(model.max_references for model in MODELS)
@@ -301,8 +300,6 @@ def _one_of(asked: PromptObject, first: str, second: str) -> Any:
 def _wish(asked: PromptObject) -> SizeWish:
     given = _one_of(asked, "resolution", "megapixels")
     area = None if given is None else parse_megapixels(given)
-    if area is not None and area > MAX_AREA:
-        raise InvalidSize("That is more megapixels than any model draws.")
     return SizeWish(size=asked.size, aspect_ratio=asked.aspect_ratio, area=area, width=asked.width, height=asked.height)
 
 

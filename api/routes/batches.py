@@ -22,7 +22,7 @@ from api.errors import errors_as
 from api.farm import Farm, FarmPart
 from api.forms import read_form
 from api.replies import reply
-from api.strict import Strict, read
+from api.strict import PLAIN, Strict, read
 from api.uploads import said
 from fluxfarm.airecord import Problem
 from fluxfarm.errors import Canceled, InvalidField, NotFound
@@ -347,7 +347,7 @@ def list_batches(
     farm: FarmPart,
     secret: Secret,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[str | None, Query(max_length=64)] = None,
+    after: Annotated[str | None, Query(max_length=64, pattern=PLAIN)] = None,
 ) -> Response:
     """List the batches, the newest first."""
     with farm.database.transaction() as session:

@@ -16,7 +16,7 @@ from api.farm import Farm, FarmPart
 from api.replies import reply
 from api.review import REGENERATE, Word, make_masters, say
 from api.routes.campaigns import Name
-from api.strict import Strict, read
+from api.strict import PLAIN, Strict, read
 from fluxfarm.campaigns.review_record import Masters, Said
 from fluxfarm.errors import InvalidField
 from fluxfarm.request import MAX_PROMPT_CHARACTERS, MAX_SEED
@@ -110,7 +110,9 @@ def history(
     farm: FarmPart,
     secret: Secret,
     name: Name,
-    file: Annotated[str | None, Query(max_length=400, description="Only what was said of this file.")] = None,
+    file: Annotated[
+        str | None, Query(max_length=400, pattern=PLAIN, description="Only what was said of this file.")
+    ] = None,
     cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
     limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
 ) -> Response:

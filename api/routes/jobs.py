@@ -22,6 +22,7 @@ from api.errors import problems
 from api.farm import Farm, FarmPart
 from api.idempotency import Guard, IdempotencyKey, digest
 from api.replies import reply
+from api.strict import PLAIN
 from api.submit import ACCEPTED, POLL_AFTER, Rehearsal, accepted_headers, rehearse, submit
 from api.waiting import until_over
 from fluxfarm.airecord import Moment, Problem, Usd
@@ -37,7 +38,6 @@ from storage.repository import jobs, tenants
 LONGEST_WAIT: Final = 60  #: seconds
 PREFER_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
 CANCELED: Final = Problem(code=Canceled.code, message="The caller canceled the job.", retryable=False)
-PLAIN: Final = r"^[^\x00-\x1f\x7f]*$"
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

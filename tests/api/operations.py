@@ -47,9 +47,17 @@ class Operation:
     def statuses(self) -> set[int]:
         return {int(status) for status in self.described["responses"]}
 
+    def named(self, place: str) -> list[str]:
+        """The names in its ``path`` or ``query``."""
+        return [one["name"] for one in self.described.get("parameters", []) if one["in"] == place]
+
     def path(self, value: Callable[[str], str] | None = None) -> str:
         """A path with ``value(name)`` in each place, or with what nobody has."""
         return PARAMETER.sub(lambda found: (value or self._nobodys)(found[1]), self.template)
+
+    def path_but(self, name: str, value: str) -> str:
+        """The path with ``value`` in the place of one name."""
+        return self.path(lambda other: value if other == name else self._nobodys(other))
 
     def _nobodys(self, name: str) -> str:
         schema = next(one["schema"] for one in self.described["parameters"] if one["name"] == name)

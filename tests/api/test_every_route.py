@@ -27,6 +27,7 @@ VALUES = {
     "huge whole number": b"9" * 5_000,
     "4,000-digit seed": b"7" * 4_000,
     "900 digits": b"9" * 900,
+    "1e308": b"1e308",
     "above 64 bits": b"18446744073709551616",
     "true as int": b"true",
     "text as int": b'"7"',
@@ -39,6 +40,7 @@ VALUES = {
     "empty object": b"{}",
     "100k depth": b"[" * 100_000 + b"]" * 100_000,
 }
+NOTHING = ("null", "empty object")  #: of them, what a field may be
 BODIES = {
     "nothing": b"",
     "no object": b"[1]",
@@ -53,12 +55,19 @@ BODIES = {
 }
 
 
-def fields(app: FastAPI, operation: Operation) -> list[str]:
-    """The names at the top of its body."""
-    schema = operation.bodies["application/json"]["schema"]
+def properties(app: FastAPI, schema: dict[str, Any]) -> dict[str, Any]:
+    """Of an object, or of the one among several kinds that is an object."""
     while "$ref" in schema:
         schema = app.openapi()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    return list(schema.get("properties", {"prompt": {}}))
+    kinds = [properties(app, one) for one in schema.get("anyOf", ())]
+    return next(filter(None, kinds), {}) | schema.get("properties", {})
+
+
+def fields(app: FastAPI, operation: Operation) -> dict[str, list[str]]:
+    """The names at the top of its body, and below each of them that is an object; the top is named ""."""
+    top = properties(app, operation.bodies["application/json"]["schema"]) or {"prompt": {}}
+    below = {name: list(properties(app, schema)) for name, schema in top.items()}
+    return {"": list(top)} | {name: names for name, names in below.items() if names}
 
 
 @pytest.mark.timeout(240)
@@ -69,13 +78,14 @@ def test_raw_bodies_on_every_route_that_takes_json(app: FastAPI, api: TestClient
     wrong = []
     for operation in taking:
         raw = dict(BODIES)
-        for name, value in VALUES.items():
-            members = (json.dumps(field).encode() + b": " + value for field in fields(app, operation))
-            raw[name] = b"{" + b", ".join(members) + b"}"
+        for place, names in fields(app, operation).items():
+            for name, value in VALUES.items():
+                content = b"{%s}" % b", ".join(json.dumps(field).encode() + b": " + value for field in names)
+                raw[f"{place} {name}"] = b"{%s: %s}" % (json.dumps(place).encode(), content) if place else content
         for name, content in raw.items():
             reply = operation.call(api, content=content, headers=JSON)
             allowed = {status for status in operation.statuses if status < 500}
-            if reply.status_code not in allowed or (reply.status_code < 400 and name not in ("null", "empty object")):
+            if reply.status_code not in allowed or (reply.status_code < 400 and not name.endswith(NOTHING)):
                 wrong.append(f"{operation.name}: {name}: {reply.status_code} {reply.text[:200]}")
     assert not wrong, "\n".join(wrong)
 
@@ -190,4 +200,22 @@ def test_every_foreign_id_is_unknown(app: FastAPI, api: TestClient, other_key: s
             own = operation.call(api, path, **more)
             if own.status_code == 404:
                 wrong.append(f"{operation.name}: its own is unknown too: {own.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nul_in_a_path_or_a_query_is_no_fault_of_the_farm(
+    app: FastAPI, api: TestClient, belongings: Belongings
+) -> None:
+    app.state.farm.rates._usual = None
+    wrong, asked = [], 0
+    for operation in operations(app):
+        own = operation.path(lambda name: belongings.of(operation, name) or "black-forest-labs")  # noqa: B023
+        paths = {operation.path_but(name, "a%00b"): (404, 404) for name in operation.parameters}
+        paths |= {f"{own}?{name}=a%00b": (200, 422) for name in operation.named("query")}
+        for path, (low, high) in paths.items():
+            status = operation.call(api, path).status_code
+            asked += 1
+            if not low <= status <= high:
+                wrong.append(f"{operation.method} {path}: {status}")
+    assert asked > 100
     assert not wrong, "\n".join(wrong)

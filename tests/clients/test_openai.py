@@ -331,6 +331,7 @@ REFUSED = (
     ({"output_format": "svg"}, openai.BadRequestError, "invalid_value", "output_format"),
     ({"partial_images": 4, "stream": False}, openai.BadRequestError, "invalid_value", "partial_images"),
     ({"extra_body": {"seed": -1}}, openai.BadRequestError, "invalid_value", "seed"),
+    ({"extra_body": {"resolution": 1e308}}, openai.BadRequestError, "invalid_value", "resolution"),
     ({"extra_body": {"guidance": 3, "cfg_scale": 3}}, openai.BadRequestError, "invalid_value", "cfg_scale"),
     ({"model": "gpt-image-9"}, openai.NotFoundError, "model_not_found", "model"),
     ({"model": "flux-2-dev"}, openai.BadRequestError, "no_route", "model"),

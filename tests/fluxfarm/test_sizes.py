@@ -102,7 +102,9 @@ def test_tiers_and_numbers(value: str | float, megapixels: float) -> None:
     assert parse_megapixels(value) == megapixels
 
 
-@pytest.mark.parametrize("value", ["", "K", "big", "0", "-1", "nan", "inf", "1e999", math.nan, math.inf, 0, -2.0])
+@pytest.mark.parametrize(
+    "value", ["", "K", "big", "0", "-1", "nan", "inf", "1e999", "1e308", 1e308, 1000.5, math.nan, math.inf, 0, -2.0]
+)
 def test_what_is_no_area(value: str | float) -> None:
     with pytest.raises(InvalidSize):
         parse_megapixels(value)
