@@ -60,7 +60,8 @@ def properties(app: FastAPI, schema: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in schema:
         schema = app.openapi()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     kinds = [properties(app, one) for one in schema.get("anyOf", ())]
-    return next(filter(None, kinds), {}) | schema.get("properties", {})
+    own: dict[str, Any] = schema.get("properties", {})
+    return next(filter(None, kinds), {}) | own
 
 
 def fields(app: FastAPI, operation: Operation) -> dict[str, list[str]]:
