@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import Request, Security
+from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
@@ -12,6 +14,7 @@ from api.farm import Farm
 from fluxfarm.errors import Forbidden, Unauthorized
 from fluxfarm.scopes import Scope
 from storage.keys import digest, is_well_formed
+from storage.repository import tenants
 from storage.repository.tenants import UNKNOWN_KEY, Caller
 
 #: where a call is not "GET reads, the rest renders"; the first line that fits counts
@@ -90,3 +93,23 @@ def allowed(key: Caller, scope: Scope) -> Caller:
     if scope not in key.scopes:
         raise Forbidden(f"The key lacks the scope '{scope}'; it has: {', '.join(key.scopes) or 'none'}.")
     return key
+
+
+async def check_caller(farm: Farm, secret: str, scope: Scope = Scope.RENDER) -> None:
+    """Before a large body is read: a stranger's 20 MB are not even taken.
+
+    Raises:
+        Unauthorized: the key is not one of ours any more.
+        Forbidden: it lacks the scope.
+    """
+    await run_in_threadpool(owner, farm, secret, scope)
+
+
+def owner(farm: Farm, secret: str, scope: Scope = Scope.RENDER) -> UUID:
+    """The caller's tenant, in a transaction of its own.
+
+    Raises:
+        Unauthorized, Forbidden: as above.
+    """
+    with farm.database.transaction() as session:
+        return allowed(tenants.authenticate(session, secret), scope).tenant_id

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final, NoReturn
 
 from fastapi import Depends, Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from api.auth import Secret
@@ -71,6 +71,32 @@ async def read_json_body(request: Request, farm: FarmPart, _key_first: Secret) -
 JsonBody = Annotated[bytes, Depends(read_json_body)]
 
 
+async def parse_form(
+    request: Request, limit: int, damaged: str, *, files: int, fields: int, field_bytes: int
+) -> FormData:
+    """The parts of a multipart form of at most ``limit`` bytes; whoever takes it closes it.
+
+    Raises:
+        MalformedBody: damaged, more parts than may be, or texts that no database takes; ``damaged`` words the former.
+        PayloadTooLarge: over the limit.
+    """
+    parser = MultiPartParser(
+        request.headers, capped(request, limit), max_files=files, max_fields=fields, max_part_size=field_bytes
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, ValueError, KeyError, AssertionError):  # python-multipart's own errors are ValueErrors
+        raise MalformedBody(damaged) from None
+    try:
+        for name, value in form.multi_items():  # the caller chooses the charset: UTF-7, for one, can hold anything
+            _check_text(name)
+            _check_text(value if isinstance(value, str) else value.filename or "")
+    except MalformedBody:
+        await form.close()
+        raise
+    return form
+
+
 async def read_upload(request: Request, limit: int) -> bytes:
     """The one file of a multipart form.
 
@@ -82,11 +108,8 @@ async def read_upload(request: Request, limit: int) -> bytes:
     """
     if media_type(request)[0] != "multipart/form-data":
         raise UnsupportedMediaType(f"Send the picture as multipart/form-data with one file in the field {FIELD!r}.")
-    stream = capped(request, limit + MULTIPART_OVERHEAD)
-    try:
-        form = await MultiPartParser(request.headers, stream, max_files=1, max_fields=1, max_part_size=1024).parse()
-    except (MultiPartException, ValueError, KeyError, AssertionError):  # python-multipart's own errors are ValueErrors
-        raise MalformedBody("The multipart form is damaged or holds more than one file.") from None
+    damaged = "The multipart form is damaged or holds more than one file."
+    form = await parse_form(request, limit + MULTIPART_OVERHEAD, damaged, files=1, fields=1, field_bytes=1024)
     try:
         other = [name for name in form if name != FIELD]
         if other:

@@ -1,8 +1,9 @@
 """A call that makes something other than one job: under an ``Idempotency-Key`` it is done once and answered once.
 
 The reply is kept for the key's time, sealed, as some show a secret that is shown nowhere else, and given again as it
-was (docs/decisions/0016). A route names its call with ``begin`` in the first transaction and gives its reply to
-``keep`` in the one that stores what was made; what fails in between gives the key up.
+was (docs/decisions/0016), to a key with the same scopes (0017). A route names its call with ``begin`` in the first
+transaction and gives its reply to ``keep`` in the one that stores what was made; what fails in between gives the key
+up.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic import BaseModel
 from api.auth import Secret, allowed
 from api.bodies import parse_json
 from api.farm import Farm, FarmPart
-from api.idempotency import REPLAYED, Guard, IdempotencyKey, Repeats, digest, release
+from api.idempotency import REPLAYED, IdempotencyKey, digest, guarded, release
 from fluxfarm.scopes import Scope
 from storage.database import Session
 from storage.repository import kept_replies, tenants
@@ -60,8 +61,7 @@ class Creation:
             IdempotencyKeyReused, IdempotencyInFlight: another call came before, or the same one is worked on.
         """
         caller = allowed(tenants.authenticate(session, self._secret), scope)
-        told = partial(self._digest, said)
-        guard = Guard.of(self._key, told) or Repeats.told_by(self._request, self._secret, told)
+        guard = guarded(self._request, self._secret, self._key, partial(self._digest, caller, said))
         if guard is not None:
             call = guard.call(caller.tenant_id, uuid4())
             if (kept := kept_replies.take(session, call)) is not None:
@@ -102,13 +102,14 @@ class Creation:
         with self._farm.database.transaction() as session:
             return self.keep(session, reply)
 
-    def _digest(self, said: Said) -> bytes:
-        url = self._request.url
+    def _digest(self, caller: Caller, said: Said) -> bytes:
+        """With the scopes: what an operator was answered is no answer to an admin who asks the same."""
+        url, scopes = self._request.url, " ".join(sorted(caller.scopes))
         if isinstance(said, BaseModel):
             said = said.model_dump(mode="json")
         elif isinstance(said, bytes):
             said = parse_json(said)
-        return digest(f"{self._request.method} {url.path}?{url.query}", None if said is None else dict(said))
+        return digest(f"{self._request.method} {url.path}?{url.query} {scopes}", None if said is None else dict(said))
 
     def _opened(self, kept: Kept) -> Response:
         told = json.loads(self._farm.sealer.open(kept.sealed))

@@ -22,7 +22,7 @@ PLACES: Final = {"queue.fal.run": "/fal/queue", "fal.run": "/fal/run"}
 
 
 class FalProxy:
-    """Gives a call to the proxy the path that its header names."""
+    """Gives a call to the proxy the path that its header names, in place: the layers around it see the route, too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -34,15 +34,12 @@ class FalProxy:
             return
         found = _TARGET.fullmatch(Headers(scope=scope).get(TARGET, ""))
         place = PLACES.get(found[1]) if found else None
-        if found is None or place is None:
+        path = unquote(f"{place}{found[2]}") if found else ""
+        if found is None or place is None or "\0" in path:
             message = f"{TARGET} must name {' or '.join(PLACES)}; send pictures as https URLs or data URIs."
             await error_response(InvalidField(message, param=TARGET), scope)(scope, receive, send)
             return
-        raw = f"{place}{found[2]}"
-        inner = {
-            **scope,
-            "path": unquote(raw),
-            "raw_path": raw.encode("ascii", "replace"),
-            "query_string": (found[3] or "").encode("ascii", "replace"),
-        }
-        await self._app(inner, receive, send)
+        scope["path"] = path
+        scope["raw_path"] = f"{place}{found[2]}".encode("ascii", "replace")
+        scope["query_string"] = (found[3] or "").encode("ascii", "replace")
+        await self._app(scope, receive, send)

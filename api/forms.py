@@ -10,10 +10,9 @@ from typing import Any, Final
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from api.bodies import capped, media_type, too_large
-from fluxfarm.errors import MalformedBody, UnsupportedMediaType
+from api.bodies import media_type, parse_form, too_large
+from fluxfarm.errors import UnsupportedMediaType
 
 MAX_FILES: Final = 16
 MAX_FIELDS: Final = 100
@@ -44,20 +43,15 @@ async def read_form(request: Request, limit: int) -> Form:
 
     Raises:
         UnsupportedMediaType: no multipart form.
-        MalformedBody: damaged, or more than 16 files or 100 fields.
+        MalformedBody: damaged, or more than 16 files or 100 fields, or NUL or half a surrogate pair in a text.
         PayloadTooLarge: over the limit.
     """
     if media_type(request)[0] != "multipart/form-data":
         raise UnsupportedMediaType("Send the call as multipart/form-data.")
-    stream = capped(request, 4 * limit + OVERHEAD)
-    parser = MultiPartParser(
-        request.headers, stream, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=FIELD_BYTES
+    damaged = f"The multipart form is damaged, or has more than {MAX_FILES} files or {MAX_FIELDS} fields."
+    form = await parse_form(
+        request, 4 * limit + OVERHEAD, damaged, files=MAX_FILES, fields=MAX_FIELDS, field_bytes=FIELD_BYTES
     )
-    try:
-        form = await parser.parse()
-    except (MultiPartException, ValueError, KeyError, AssertionError):  # python-multipart's own errors are ValueErrors
-        message = f"The multipart form is damaged, or has more than {MAX_FILES} files or {MAX_FIELDS} fields."
-        raise MalformedBody(message) from None
     try:
         texts, files = list[tuple[str, str]](), list[tuple[str, bytes]]()
         for name, value in form.multi_items():
@@ -84,15 +78,9 @@ def in_order(files: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
 
 
 def fields_of(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The fields; ``name[]`` and a repeated name are lists.
-
-    Raises:
-        MalformedBody: NUL in a text.
-    """
+    """The fields; ``name[]`` and a repeated name are lists."""
     found: dict[str, Any] = {}
     for name, text in texts:
-        if "\0" in text or "\0" in name:
-            raise MalformedBody("A field of the form holds NUL; take it out.")
         plain = name.removesuffix("[]")
         if plain != name:
             found.setdefault(plain, [])

@@ -124,6 +124,11 @@ class Repeats(Guard):
         )
 
 
+def guarded(request: Request, secret: str, key: str | None, call: Callable[[], bytes]) -> Guard | None:
+    """By the caller's own key, else by what a client without one says of its tries; None: it says nothing."""
+    return Guard.of(key, call) or Repeats.told_by(request, secret, call)
+
+
 @contextmanager
 def released_on_failure(farm: Farm, call: Taken | None) -> Iterator[None]:
     """Gives the key up when what is done between two transactions fails: then nothing was stored."""

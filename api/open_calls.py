@@ -66,30 +66,36 @@ class OpenCalls:
             del self._here[key]
 
     async def share(self) -> None:
-        """Runs until it is cancelled: tells what is open here, and learns what is open elsewhere."""
-        told = False
+        """Runs until it is cancelled: tells what is open here, and learns what is open elsewhere.
+
+        An idle process does so, too: its first call must know of the others'. No error ends it, as nothing would begin
+        it again.
+        """
         try:
             while True:
-                if self._here or told or self._elsewhere:
-                    told = await self._round()
+                await self._round()
                 await asyncio.sleep(ROUND)
         finally:
             await self._redis.aclose()
 
-    async def _round(self) -> bool:
-        """Whether anything was told that must be taken back."""
+    async def _round(self) -> None:
         try:
-            await self._redis.set(self._name, json.dumps(self._here), ex=LIFE)
-            await self._redis.sadd(PROCESSES, self._name)
-            others = await self._redis.smembers(PROCESSES) - {self._name}
-            counts = dict(zip(others, await self._redis.mget(*others) if others else (), strict=True))
-            if gone := [name for name, found in counts.items() if found is None]:
-                await self._redis.srem(PROCESSES, *gone)
-        except (RedisError, OSError) as error:
+            self._elsewhere = await self._exchange()
+        except Exception as error:
+            self._elsewhere = Counter()
             if not self._away:
-                log.warning("open_calls_not_shared", error=type(error).__name__)
-            self._away, self._elsewhere = True, Counter()
-            return True
-        self._away = False
-        self._elsewhere = sum((Counter(json.loads(found)) for found in counts.values() if found), Counter())
-        return bool(self._here)
+                is_away = isinstance(error, RedisError | OSError)
+                log.warning("open_calls_not_shared", error=type(error).__name__, exc_info=not is_away)
+            self._away = True
+        else:
+            self._away = False
+
+    async def _exchange(self) -> Counter[str]:
+        """Tell the others; what they have told."""
+        await self._redis.set(self._name, json.dumps(self._here), ex=LIFE)
+        await self._redis.sadd(PROCESSES, self._name)
+        others = await self._redis.smembers(PROCESSES) - {self._name}
+        counts = dict(zip(others, await self._redis.mget(*others) if others else (), strict=True))
+        if gone := [name for name, found in counts.items() if found is None]:
+            await self._redis.srem(PROCESSES, *gone)
+        return sum((Counter(json.loads(found)) for found in counts.values() if found), Counter())

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
-from uuid import UUID
 
 from anyio import to_thread
 from fastapi.concurrency import run_in_threadpool
 
-from api.auth import allowed
+from api.auth import allowed, owner
 from api.farm import Farm
 from fluxfarm.errors import BadRequest
 from fluxfarm.scopes import Scope
@@ -19,16 +18,6 @@ from storage.objects import reference_key
 from storage.pictures import Picture, sanitise
 from storage.records import Reference
 from storage.repository import references, tenants
-
-
-async def check_caller(farm: Farm, secret: str) -> UUID:
-    """The caller's tenant, before a large body is read: a stranger's 20 MB are not even taken.
-
-    Raises:
-        Unauthorized: the key is not one of ours any more.
-        Forbidden: it may not upload.
-    """
-    return await run_in_threadpool(_owner, farm, secret)
 
 
 async def keep(farm: Farm, secret: str, body: bytes, field: str) -> Reference:
@@ -47,11 +36,6 @@ def said(fields: Mapping[str, Any], files: Iterable[tuple[str, bytes]]) -> dict[
     return {"fields": fields, "files": [[name, hashlib.sha256(body).hexdigest()] for name, body in files]}
 
 
-def _owner(farm: Farm, secret: str) -> UUID:
-    with farm.database.transaction() as session:
-        return allowed(tenants.authenticate(session, secret), Scope.RENDER).tenant_id
-
-
 def _redraw(body: bytes, field: str) -> Picture:
     try:
         return sanitise(body)
@@ -61,12 +45,12 @@ def _redraw(body: bytes, field: str) -> Picture:
 
 
 def _keep(farm: Farm, secret: str, picture: Picture) -> Reference:
-    owner = _owner(farm, secret)
+    tenant_id = owner(farm, secret)
     with farm.database.transaction() as session:
-        same = references.find_same(session, owner, picture.sha256)
+        same = references.find_same(session, tenant_id, picture.sha256)
     if same is not None and farm.store.stat(same.object_key) is not None:
         return same
-    object_key = reference_key(owner)
+    object_key = reference_key(tenant_id)
     farm.store.put(object_key, picture.png, "image/png")
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.RENDER)

@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import Secret, allowed
+from api.auth import Secret, allowed, check_caller
 from api.batches import PREFIX, create, results
 from api.bodies import JsonBody, parse_json
 from api.creation import Creation, Making
@@ -198,7 +198,7 @@ _FORM: Final = {
 )
 async def upload_file(farm: FarmPart, secret: Secret, creation: Making, request: Request) -> Response:
     """Upload a JSON Lines file for a batch, with the purpose `batch`."""
-    await run_in_threadpool(_enter, farm, secret, Scope.RENDER)
+    await check_caller(farm, secret)
     form = await read_form(request, farm.settings.campaign_limit)
     if form.fields.get("purpose") != "batch":
         raise InvalidField("purpose must be 'batch'.", param="purpose")
@@ -206,11 +206,6 @@ async def upload_file(farm: FarmPart, secret: Secret, creation: Making, request:
     if file is None:
         raise InvalidField("The form has no file in the field 'file'.", param="file")
     return await run_in_threadpool(_keep, farm, creation, file.body)
-
-
-def _enter(farm: Farm, secret: str, scope: Scope) -> UUID:
-    with farm.database.transaction() as session:
-        return allowed(tenants.authenticate(session, secret), scope).tenant_id
 
 
 def _keep(farm: Farm, creation: Creation, body: bytes) -> Response:

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from api.auth import Secret, allowed
+from api.auth import Secret, allowed, owner
 from api.bodies import JsonBody, parse_json
 from api.creation import Making
 from api.errors import problems
-from api.farm import Farm, FarmPart
+from api.farm import FarmPart
 from api.replies import reply
 from api.review import REGENERATE, Word, make_masters, say
 from api.routes.campaigns import Name
@@ -76,12 +76,6 @@ def _body(schema: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _enter(farm: Farm, secret: str) -> None:
-    """The key comes first: whoever has none is told so, whatever is in the body."""
-    with farm.database.transaction() as session:
-        allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
-
-
 @router.post(
     "/reviews",
     operation_id="reviewAssets",
@@ -90,7 +84,7 @@ def _enter(farm: Farm, secret: str) -> None:
 )
 def review(farm: FarmPart, secret: Secret, creation: Making, name: Name, body: JsonBody) -> Response:
     """Approve, reject, comment on or regenerate files; all of them or none."""
-    _enter(farm, secret)
+    owner(farm, secret, Scope.CAMPAIGNS)  # whoever has no key is told so, whatever is in the body
     asked = read(Review, parse_json(body))
     if asked.verdict != REGENERATE and (asked.prompt is not None or asked.seed is not None):
         raise InvalidField("prompt and seed go with the verdict 'regenerate' only.", param="verdict")

@@ -11,10 +11,9 @@ from typing import Annotated, Any, Final
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import Secret, allowed
+from api.auth import Secret, allowed, check_caller
 from api.bodies import JsonBody, capped, media_type, parse_json
 from api.campaign_replies import (
     AssetPage,
@@ -73,7 +72,7 @@ async def read_spec(request: Request, farm: FarmPart, secret: Secret) -> Callabl
         UnsupportedMediaType: neither JSON nor YAML.
         PayloadTooLarge: over ``FLUXFARM_CAMPAIGN_LIMIT``.
     """
-    await run_in_threadpool(_enter, farm, secret, Scope.CAMPAIGNS)
+    await check_caller(farm, secret, Scope.CAMPAIGNS)
     kind, _ = media_type(request)
     if kind != "application/json" and kind not in YAML:
         raise UnsupportedMediaType("Send the campaign as application/json or application/yaml, in UTF-8.")
@@ -89,11 +88,6 @@ def _text(raw: bytes) -> str:
 
 
 SpecBody = Annotated[Callable[[], Spec], Depends(read_spec)]
-
-
-def _enter(farm: Farm, secret: str, scope: Scope) -> None:
-    with farm.database.transaction() as session:
-        allowed(tenants.authenticate(session, secret), scope)
 
 
 @router.post(

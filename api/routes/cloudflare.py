@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, Final
@@ -11,17 +10,17 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from api.auth import Secret
+from api.auth import Secret, check_caller
 from api.bodies import media_type, parse_json, read_json_body
-from api.dialects.cloudflare import CloudflareEnvelope, envelope, from_form, pictures_in, read_order
+from api.dialects.cloudflare import PICTURE, CloudflareEnvelope, envelope, from_form, pictures_in, read_order
 from api.dialects.cloudflare_errors import CloudflareError
 from api.errors import errors_as
 from api.farm import Farm, FarmPart
 from api.forms import read_form
-from api.idempotency import REPLAYED, Guard, IdempotencyKey, Repeats, digest
+from api.idempotency import REPLAYED, IdempotencyKey, digest, guarded
 from api.outcome import pictures_of
 from api.submit import submit
-from api.uploads import check_caller
+from api.uploads import said
 from storage.records import Job
 
 JOB: Final = "x-fluxfarm-job"
@@ -55,8 +54,8 @@ async def run_model(
     """
     body, files = await _read(farm, secret, request)
     path = f"/client/v4/accounts/{account}/ai/run/{model}"
-    call = cache(lambda: digest(path, {"body": body(), "files": [hashlib.sha256(file).hexdigest() for file in files]}))
-    guard = Guard.of(idempotency_key, call) or Repeats.told_by(request, secret, call)
+    call = cache(lambda: digest(path, said(body(), [(PICTURE, file) for file in files])))
+    guard = guarded(request, secret, idempotency_key, call)
     accepted = await submit(farm, secret, lambda: read_order(model, body(), files), guard)
     job = await pictures_of(farm, request, accepted.job)
     headers = {JOB: str(job.uuid)} | ({} if accepted.replayed is None else {REPLAYED: "true"})

@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.airecords import ai_record, links
-from api.auth import Secret, allowed
+from api.auth import Secret, check_caller
 from api.bodies import JsonBody, media_type, parse_json, read_json_body
 from api.dialects.openai import ImagesOrder, read_edit, read_form, read_generation
 from api.dialects.openai_errors import OpenAIError, error_object
@@ -23,16 +23,14 @@ from api.farm import Farm, FarmPart
 from api.forms import literal
 from api.forms import read_form as read_multipart
 from api.happenings import STILL_HERE, happenings
-from api.idempotency import REPLAYED, Guard, IdempotencyKey, Repeats, digest
+from api.idempotency import REPLAYED, Guard, IdempotencyKey, digest, guarded
 from api.outcome import over, pictures_of
 from api.replies import reply
 from api.submit import submit
 from api.uploads import said
 from fluxfarm.catalog import find_model
 from fluxfarm.errors import FluxfarmError
-from fluxfarm.scopes import Scope
 from storage.records import Job
-from storage.repository import tenants
 
 EVENT_STREAM: Final = "text/event-stream"
 RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
@@ -65,7 +63,7 @@ async def create_image(
     """
     parsed = cache(partial(parse_json, body))
     order = cache(lambda: read_generation(parsed(), _default(farm)))
-    guard = _guard(request, secret, idempotency_key, lambda: digest("/v1/images/generations", parsed()))
+    guard = guarded(request, secret, idempotency_key, lambda: digest("/v1/images/generations", parsed()))
     return await _answer(farm, secret, request, order, guard)
 
 
@@ -81,9 +79,9 @@ async def edit_image(farm: FarmPart, secret: Secret, request: Request, idempoten
         body = await read_json_body(request, farm, secret)
         parsed = cache(partial(parse_json, body))
         order = cache(lambda: read_edit(parsed(), _default(farm)))
-        guard = _guard(request, secret, idempotency_key, lambda: digest("/v1/images/edits", parsed()))
+        guard = guarded(request, secret, idempotency_key, lambda: digest("/v1/images/edits", parsed()))
         return await _answer(farm, secret, request, order, guard)
-    await run_in_threadpool(_check_key, farm, secret)  # a stranger's pictures are not even read
+    await check_caller(farm, secret)
     form = await read_multipart(request, farm.settings.upload_limit)
     fields = {name: literal(value) if name not in {"prompt", "user"} else value for name, value in form.fields.items()}
     order = cache(lambda: read_form(fields, form.files, _default(farm)))
@@ -91,21 +89,12 @@ async def edit_image(farm: FarmPart, secret: Secret, request: Request, idempoten
     def call() -> bytes:
         return digest("/v1/images/edits", said(fields, [(file.name, file.body) for file in form.files]))
 
-    return await _answer(farm, secret, request, order, _guard(request, secret, idempotency_key, call))
+    return await _answer(farm, secret, request, order, guarded(request, secret, idempotency_key, call))
 
 
 def _default(farm: Farm) -> str:
     """The model of a call that names none: the first that this farm renders."""
     return find_model(farm.settings.models[0].slug).slug
-
-
-def _guard(request: Request, secret: str, key: str | None, call: Callable[[], bytes]) -> Guard | None:
-    return Guard.of(key, call) or Repeats.told_by(request, secret, call)
-
-
-def _check_key(farm: Farm, secret: str) -> None:
-    with farm.database.transaction() as session:
-        allowed(tenants.authenticate(session, secret), Scope.RENDER)
 
 
 async def _answer(farm: Farm, secret: str, request: Request, order: ReadOrder, guard: Guard | None) -> Response:

@@ -66,7 +66,7 @@ class Rotation(Strict):
 
 
 class KeyReply(BaseModel):
-    """A key; its text is not kept."""
+    """A key, without its text."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -83,7 +83,7 @@ class KeyReply(BaseModel):
 
 
 class FreshKeyReply(KeyReply):
-    """A new key with its text, which is shown this once."""
+    """A new key with its text, which no other call shows but this one, repeated under its `Idempotency-Key`."""
 
     secret: str
 

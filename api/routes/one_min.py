@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from api.airecords import links
-from api.auth import Secret, allowed
+from api.auth import Secret, allowed, check_caller
 from api.bodies import JsonBody, parse_json
 from api.creation import Making
 from api.dialects.one_min import ai_record, asset, read_order
@@ -22,7 +22,7 @@ from api.forms import read_form
 from api.idempotency import REPLAYED, Guard, IdempotencyKey, digest
 from api.outcome import pictures_of
 from api.submit import ACCEPTED, POLL_AFTER, submit
-from api.uploads import check_caller, keep, said
+from api.uploads import keep, said
 from fluxfarm.errors import InvalidField, StillRendering
 from fluxfarm.scopes import Scope
 from storage.records import Job

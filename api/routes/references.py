@@ -7,13 +7,13 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from api.auth import Secret
+from api.auth import Secret, check_caller
 from api.bodies import FIELD, read_upload
 from api.creation import Making
 from api.errors import problems
 from api.farm import FarmPart
 from api.replies import reply
-from api.uploads import check_caller, keep, said
+from api.uploads import keep, said
 from fluxfarm.airecord import Moment
 from fluxfarm.scopes import Scope
 

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from api.auth import Secret, allowed
+from api.auth import Secret, allowed, check_caller
 from api.creation import Making
 from api.dialects.replicate import file_url
 from api.dialects.replicate_errors import ReplicateError
@@ -18,7 +18,7 @@ from api.errors import errors_as
 from api.farm import FarmPart
 from api.forms import read_form
 from api.replies import reply
-from api.uploads import check_caller, keep, said
+from api.uploads import keep, said
 from fluxfarm.airecord import Moment
 from fluxfarm.errors import InvalidField, NotFound
 from fluxfarm.scopes import Scope

@@ -71,7 +71,7 @@ def create_key(
     expires_at: datetime | None = None,
     rate_limit: int | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key of the tenant, and its text, which is not kept."""
+    """A new key of the tenant, and its text, of which the row keeps only the digest."""
     secret = keys.make_key()
     key = ApiKey(
         tenant_id=tenant_id,

@@ -68,7 +68,7 @@ class Operation:
         more.setdefault("follow_redirects", False)
         if "application/json" in self.bodies and not more.keys() & {"json", "content"}:
             more["json"] = {}
-        elif "multipart/form-data" in self.bodies and "files" not in more:
+        elif "multipart/form-data" in self.bodies and not more.keys() & {"files", "content"}:
             more["files"] = {"file": b""}
         return client.request(self.method, path or self.path(), **more)
 

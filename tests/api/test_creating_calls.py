@@ -268,6 +268,23 @@ def test_a_secret_is_kept_sealed_and_told_to_its_own_tenant_only(
     assert refused.status_code == 403  # of the same tenant, and may make no key
 
 
+def test_what_an_operator_made_is_not_told_to_an_admin_of_the_same_tenant(api: TestClient) -> None:
+    def key(*scopes: str) -> dict[str, str]:
+        made = api.post("/v1/keys", json={"name": "k", "scopes": scopes}).json()["secret"]
+        return {"Authorization": f"Bearer {made}"}
+
+    asked = {"name": "chief", "scopes": ["operator", "admin"]}
+    admin, operator, twin = key("admin"), key("admin", "operator"), key("operator", "admin")
+    first = api.post("/v1/keys", json=asked, **keyed(**operator))
+    assert first.status_code == 201
+    refused = api.post("/v1/keys", json=asked, **keyed(**admin))
+    assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+    assert first.json()["secret"] not in refused.text
+    assert api.post(f"/v1/keys/{first.json()['id']}/rotate", json={}, **keyed("r", **operator)).status_code == 201
+    assert api.post(f"/v1/keys/{first.json()['id']}/rotate", json={}, **keyed("r", **admin)).status_code == 422
+    assert api.post("/v1/keys", json=asked, **keyed(**twin)).json() == first.json()
+
+
 def test_twenty_at_once_make_one_key(api: TestClient) -> None:
     with ThreadPoolExecutor(20) as pool:
         replies = list(pool.map(lambda _: api.post("/v1/keys", json={"name": "new"}, **keyed()), range(20)))

@@ -204,6 +204,40 @@ def test_every_foreign_id_is_unknown(app: FastAPI, api: TestClient, other_key: s
     assert not wrong, "\n".join(wrong)
 
 
+def test_forms_whose_charset_makes_half_a_surrogate_pair(app: FastAPI, api: TestClient) -> None:
+    app.state.farm.rates._usual = None
+    half, wrong, asked = "+2AA-", [], 0
+    for operation in operations(app):
+        if "multipart/form-data" not in operation.bodies:
+            continue
+        for part in (
+            f'name="{half}"',
+            'name="prompt"',
+            'name="user"',
+            'name="size"',
+            f'name="file"; filename="{half}"',
+        ):
+            texts = [
+                (part, half.encode()),
+                ('name="prompt"', b"a fox"),
+                ('name="model"', SMALL.encode()),
+                ('name="purpose"', b"batch"),
+            ]
+            image = "input_image_0" if "{model}" in operation.template else "image"
+            content = b"".join(
+                b"--x\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (name.encode(), value)
+                for name, value in (*texts, (f'name="{image}"; filename="a.png"', picture()))
+            )
+            headers = {"Content-Type": "multipart/form-data; boundary=x; charset=utf-7"}
+            own = operation.path(lambda name: SMALL if name == "model" else "a")
+            reply = operation.call(api, own, content=content + b"--x--\r\n", headers=headers)
+            asked += 1
+            if reply.status_code not in (400, 422):
+                wrong.append(f"{operation.name}: {part}: {reply.status_code} {reply.text[:200]}")
+    assert asked > 20
+    assert not wrong, "\n".join(wrong)
+
+
 def test_nul_in_a_path_or_a_query_is_no_fault_of_the_farm(
     app: FastAPI, api: TestClient, belongings: Belongings
 ) -> None:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from api import open_calls
 from api.limits import Rates
 from api.main import create_app
 from api.open_calls import OpenCalls
@@ -185,6 +186,35 @@ def test_what_is_open_in_another_process_counts(settings: Settings) -> None:
     asyncio.run(rounds())
 
 
+def test_no_word_of_another_process_ends_the_rounds(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_calls, "ROUND", 0.01)
+    few, key = settings.model_copy(update={"open_calls": 1}), digest("ff_live_z")
+
+    async def rounds() -> None:
+        idle, there = OpenCalls(few), OpenCalls(few)
+        sharing = asyncio.create_task(idle.share())
+        try:
+            await there._redis.sadd(open_calls.PROCESSES, "fluxfarm:open:other")
+            await there._redis.set("fluxfarm:open:other", "no JSON")
+            async with asyncio.timeout(10):
+                while not idle._away:  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(0.01)
+            await there._redis.delete("fluxfarm:open:other")
+            there.enter(key)
+            await there._round()
+            async with asyncio.timeout(10):
+                while not idle._elsewhere:  # noqa: ASYNC110 - no call of its own is open
+                    await asyncio.sleep(0.01)
+            with pytest.raises(TooManyRequests):
+                idle.enter(key)
+        finally:
+            sharing.cancel()
+            await asyncio.gather(sharing, return_exceptions=True)
+            await there._redis.aclose()
+
+    asyncio.run(rounds())
+
+
 def test_without_valkey_each_process_counts_alone(settings: Settings) -> None:
     away = SecretStr(f"redis://127.0.0.1:{free_port()}/0")
 
@@ -192,7 +222,7 @@ def test_without_valkey_each_process_counts_alone(settings: Settings) -> None:
         alone = OpenCalls(settings.model_copy(update={"open_calls": 1, "redis_url": away}))
         try:
             alone.enter(b"key")
-            assert await alone._round()
+            await alone._round()
             with pytest.raises(TooManyRequests):
                 alone.enter(b"key")
         finally:

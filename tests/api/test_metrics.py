@@ -29,6 +29,7 @@ def test_it_counts_what_waits_and_what_was_asked_but_names_nobody(api: TestClien
     api.get(f"/v1/jobs/{uuid}")
     api.get(f"/v1/jobs/{uuid[:-4]}0000")
     api.get("/nowhere/at/all")
+    api.post("/fal/proxy", json={}, headers={"x-fal-target-url": "https://queue.fal.run/fal-ai/flux-2"})
     reply = api.get("/metrics")
     assert reply.status_code == 200
     assert reply.headers["content-type"].startswith("text/plain; version=")
@@ -46,6 +47,7 @@ def test_it_counts_what_waits_and_what_was_asked_but_names_nobody(api: TestClien
     assert counted["/v1/jobs/{uuid}", "200"] == 1
     assert counted["/v1/jobs/{uuid}", "404"] == 1
     assert counted["unmatched", "404"] == 1
+    assert counted["/fal/queue/{endpoint:path}", "422"] == 1
     assert ("fluxfarm_database_up", {}, 1.0) in found
 
 
