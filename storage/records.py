@@ -310,6 +310,9 @@ class Worker(Base):
     device: Mapped[str]
     slots: Mapped[int]
     state: Mapped[str]  #: starting, ready, stopping
+    memory_used: Mapped[int | None] = mapped_column(BigInteger)  #: bytes of the GPU, or of the process without one
+    memory_total: Mapped[int | None] = mapped_column(BigInteger)  #: bytes of the GPU; None: the process is meant
+    utilisation: Mapped[float | None] = mapped_column(Double)  #: share of the time in which the GPU works
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -6,6 +6,7 @@ import os
 import platform
 import threading
 import time
+from dataclasses import asdict
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -23,7 +24,8 @@ from storage.queue import REMOTE_QUEUE, Queue
 from storage.records import Worker
 from storage.repository import workers
 from storage.repository.turns import Claimant
-from workers import alive
+from storage.repository.workers import Reading
+from workers import alive, readings
 from workers.leases import LeaseKeeper
 from workers.previews import PreviewSender
 from workers.providers.drawn import Renderer
@@ -80,7 +82,7 @@ class RenderWorker:
                 time.sleep(START_PAUSE)
         self.leases.start()
 
-    def _row(self) -> Worker:
+    def _row(self, reading: Reading) -> Worker:
         return Worker(
             id=self.id,
             name=self.name,
@@ -91,6 +93,7 @@ class RenderWorker:
             device=self.provider.device,
             slots=self.slots,
             state=self._state,
+            **asdict(reading),
         )
 
     def retire(self) -> None:
@@ -116,9 +119,10 @@ class RenderWorker:
 
     def _heartbeat(self) -> None:
         alive.touch(self.settings.alive_file)
+        reading = readings.read(self.provider.device)
         with self.database.transaction() as session:
-            if not workers.heartbeat(session, self.id, state=self._state, device=self.provider.device):
-                workers.register(session, self._row())  # new, or forgotten after an hour of silence
+            if not workers.heartbeat(session, self.id, state=self._state, device=self.provider.device, reading=reading):
+                workers.register(session, self._row(reading))  # new, or forgotten after an hour of silence
 
     def stop(self) -> None:
         """Sign off; what was still running is found by its lease."""

@@ -17,6 +17,7 @@ from api.dashboard import (
     login,
     overview,
     pictures,
+    planning,
     playground,
     providers,
     sessions,
@@ -24,6 +25,7 @@ from api.dashboard import (
     usage,
 )
 from api.dashboard.door import Door
+from api.dashboard.kept import Kept
 
 ROUTERS: Final = (
     login,
@@ -32,6 +34,7 @@ ROUTERS: Final = (
     jobs,
     gallery,
     campaigns,
+    planning,
     board,
     providers,
     usage,
@@ -54,6 +57,7 @@ def install(app: FastAPI) -> None:
     inside = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     inside.state = app.state
     app.state.glances = overview.Glances()
+    app.state.records = Kept(board.COUNTED)
     inside.router.routes.extend(route for module in ROUTERS for route in module.router.routes)
     faults.install(inside)
     app.router.routes.extend(front.routes)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.campaign_replies import campaign_record
 from api.dashboard import live, pages
+from api.dashboard.kept import Kept
 from api.dashboard.visitors import FollowerPart, Looking, VisitorPart
 from api.routes import campaign_reviews
 from fluxfarm.campaigns.record import CampaignRecord
@@ -23,6 +24,8 @@ from storage.repository import campaign_assets, campaigns
 from storage.repository.campaign_assets import Listed
 
 PAGE: Final = 120  #: files
+NUMBERS: Final = r"^([0-9]{1,9}(,[0-9]{1,9})*)?$"  #: of files
+COUNTED: Final = 2.0  #: seconds that the counts of a campaign are shown again, however many look
 VERDICTS: Final = ("none", "approve", "reject", "regenerate")
 SAID: Final = ("approve", "reject", "regenerate", "withdraw", "comment")
 
@@ -72,6 +75,7 @@ def show(request: Request, visitor: VisitorPart, name: str, wanted: Annotated[Wa
     with visitor.looking() as looking:
         found = campaigns.read(looking.session, looking.caller.tenant_id, name)
         board = _board(looking, found, wanted)
+        request.app.state.records.put(found.id, board.record)
         return pages.page(
             request,
             "campaign.html",
@@ -85,17 +89,25 @@ def show(request: Request, visitor: VisitorPart, name: str, wanted: Annotated[Wa
 
 
 @router.get("/events")
-async def follow(visitor: FollowerPart, name: str, wanted: Annotated[Wanted, Query()]) -> Response:
-    """The head and the cells of this board, as they change."""
+async def follow(
+    request: Request,
+    visitor: FollowerPart,
+    name: str,
+    shown: Annotated[str, Query(max_length=PAGE * 10, pattern=NUMBERS)] = "",
+) -> Response:
+    """The head, and the cells that are shown, as they change: also those that a filter would not find any more."""
+    records: Kept[CampaignRecord] = request.app.state.records
+    numbers = [int(one) for one in shown.split(",") if one]
 
     def read() -> dict[str, str]:
         with visitor.looking() as looking:
             found = campaigns.read(looking.session, looking.caller.tenant_id, name)
-            board = _board(looking, found, wanted)
+            record = records.read(found.id, lambda: campaign_record(looking.session, found))
+            files = campaign_assets.numbered(looking.session, found.id, numbers)
             scopes = tuple(looking.caller.scopes)
-        cells = {f"cell-{one.n}": pages.render("campaign_cell.html", one=one) for one in board.files}
+        cells = {f"cell-{one.n}": pages.render("campaign_cell.html", one=one) for one in files}
         head = {
-            f"campaign-{part}": pages.render(f"campaign_{part}.html", campaign=board.record, scopes=scopes)
+            f"campaign-{part}": pages.render(f"campaign_{part}.html", campaign=record, scopes=scopes)
             for part in ("head", "actions")
         }
         return head | cells

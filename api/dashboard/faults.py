@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote
 
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -16,15 +15,14 @@ from fluxfarm.errors import BadRequest, FluxfarmError, Forbidden, InternalError,
 
 #: a link from elsewhere comes without the cookie (SameSite=Strict); loaded once more by itself, it has it
 ONCE_MORE: Final = '<!doctype html><meta http-equiv="refresh" content="0"><title>Fluxfarm</title>'
+SAFE: Final = ("GET", "HEAD")
 HINTS: Final = {
-    404: "It may have been deleted, by you or by the farm's rules of retention, or it belongs to another tenant.",
+    404: "It may have been erased, by you or by the rules of retention, or it belongs to another tenant.",
     409: "Somebody or something was faster; load the page again to see how it stands.",
     413: "Make it smaller and try again; nothing was stored.",
     429: "Wait until the minute is over, then load the page again.",
     503: "A part of the farm is down. Jobs that were accepted are safe; load the page again in a moment.",
 }
-
-log = structlog.get_logger()
 
 
 def install(app: FastAPI) -> None:
@@ -64,7 +62,7 @@ async def _unexpected(request: Request, _error: Exception) -> Response:
 def shown(request: Request, error: FluxfarmError) -> Response:
     """The page of an error."""
     if isinstance(error, Unauthorized):
-        return _to_login(request)
+        return _to_login(request) if request.method in SAFE else _over(request)
     wait = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     return pages.page(
         request,
@@ -76,6 +74,13 @@ def shown(request: Request, error: FluxfarmError) -> Response:
         is_scope=isinstance(error, Forbidden),
         request_id=getattr(request.state, "request_id", ""),
     )
+
+
+def _over(request: Request) -> Response:
+    """A form that came too late: nobody is led away from what was typed."""
+    answer = pages.page(request, "over.html", status=Unauthorized.status)
+    sessions.end(answer)
+    return answer
 
 
 def _to_login(request: Request) -> Response:

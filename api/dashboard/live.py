@@ -32,20 +32,25 @@ async def parts(read: Read) -> StreamingResponse:
 async def _stream(read: Read, fresh: Mapping[str, str]) -> AsyncIterator[bytes]:
     shown: Mapping[str, str] = {}
     quiet = 0
+    troubled = False
     while True:
         changed = {name: body for name, body in fresh.items() if shown.get(name) != body}
         for name, body in changed.items():
             yield _event("part", {"id": name, "html": body})
         quiet = 0 if changed else quiet + 1
         if quiet >= SILENCE:
-            yield b": still here\n\n"
+            yield _event("alive", quiet)
             quiet = 0
         shown = fresh
         await asyncio.sleep(LOOK)
         try:
             fresh = await run_in_threadpool(read)
+            if troubled:
+                yield _event("fine", None)
+            troubled = False
         except DatabaseUnavailable:
             yield _event("trouble", "The database does not answer; the page goes on when it does.")
+            troubled = True
         except NotFound as error:
             yield _event("over", error.message)
             return

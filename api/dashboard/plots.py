@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 WIDTH: Final = 720.0
-HEIGHT: Final = 160.0
 FLOOR: Final = 136.0  #: where the bars stand; below are the words
 CEILING: Final = 14.0
 GAP: Final = 0.25  #: of a bar's place

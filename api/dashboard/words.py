@@ -67,6 +67,13 @@ def count(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}"
 
 
+def memory(value: float | None) -> str:
+    """Bytes: ``512 MB``, ``61.2 GB``; powers of 1024, as drivers count."""
+    if value is None:
+        return NOTHING
+    return f"{value / 2**30:.1f} GB" if value >= 2**30 else f"{value / 2**20:.0f} MB"
+
+
 def percent(value: float | None) -> str:
     """A share."""
     return NOTHING if value is None else f"{100 * value:.3g} %"
@@ -84,6 +91,7 @@ FILTERS: Final = {
     "moment": moment,
     "machine": machine,
     "count": count,
+    "memory": memory,
     "percent": percent,
     "short": short,
 }

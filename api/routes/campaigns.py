@@ -156,7 +156,7 @@ def list_campaigns(
     ] = None,
 ) -> Response:
     """List campaigns, the newest first."""
-    before = _moment(cursor)
+    before = read_moment(cursor)
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
         found = campaigns.list_page(session, key.tenant_id, before=before, limit=limit + 1)
@@ -165,7 +165,12 @@ def list_campaigns(
     return reply(CampaignPage(data=records, next_cursor=following))
 
 
-def _moment(cursor: str | None) -> datetime | None:
+def read_moment(cursor: str | None) -> datetime | None:
+    """The place that a cursor names.
+
+    Raises:
+        InvalidField: no cursor of this farm.
+    """
     if cursor is None:
         return None
     with suppress(ValueError, OverflowError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.auth import Secret, allowed
@@ -34,6 +34,9 @@ class WorkerReply(_Part):
     device: str
     slots: int
     state: str
+    memory_used: int | None = Field(description="Bytes of the GPU in use; without a GPU, of the process.")
+    memory_total: int | None = Field(description="Bytes of the GPU; null: it has none.")
+    utilisation: float | None = Field(description="Share of the time in which the GPU works; null: it does not tell.")
     started_at: Moment
     heartbeat_at: Moment
 

@@ -61,6 +61,7 @@ PAGE: Final = text(
     """  # noqa: S608
 )
 NAMED: Final = text(f"{LISTED} AND asset.name = ANY (:names) ORDER BY asset.n")
+NUMBERED: Final = text(f"{LISTED} AND asset.n = ANY (:numbers) ORDER BY asset.n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +206,11 @@ def page(
 def named(session: Session, campaign_id: UUID, names: Sequence[str]) -> list[Listed]:
     """The files of these names."""
     return [Listed(*row) for row in session.execute(NAMED, {"campaign_id": campaign_id, "names": list(names)})]
+
+
+def numbered(session: Session, campaign_id: UUID, numbers: Sequence[int]) -> list[Listed]:
+    """The files of these numbers."""
+    return [Listed(*row) for row in session.execute(NUMBERED, {"campaign_id": campaign_id, "numbers": list(numbers)})]
 
 
 def next_number(session: Session, campaign_id: UUID) -> int:

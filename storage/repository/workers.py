@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -28,6 +29,15 @@ PRESENT_SLOTS: Final = text(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a worker measured of its device; without a total the memory is that of its process."""
+
+    memory_used: int  #: bytes
+    memory_total: int | None = None
+    utilisation: float | None = None  #: share
+
+
 def recent(seconds: float = ALIVE) -> ColumnElement[datetime]:
     """The moment after which a heartbeat counts."""
     return func.now() - literal(timedelta(seconds=seconds), Interval)
@@ -38,12 +48,12 @@ def register(session: Session, worker: Worker) -> None:
     session.merge(worker)
 
 
-def heartbeat(session: Session, worker_id: UUID, *, state: str, device: str) -> bool:
+def heartbeat(session: Session, worker_id: UUID, *, state: str, device: str, reading: Reading) -> bool:
     """It lives, is in this state, and renders on this device; False: it is not registered."""
     found = session.scalar(
         update(Worker)
         .where(Worker.id == worker_id)
-        .values(state=state, device=device, heartbeat_at=func.now())
+        .values(state=state, device=device, heartbeat_at=func.now(), **asdict(reading))
         .returning(Worker.id)
     )
     return found is not None

@@ -6,14 +6,23 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
+from playwright.sync_api import Browser
 from starlette.testclient import TestClient
 
 from tests.api.conftest import app, hand, store
 from tests.clients.conftest import idle, place, provider
+from tests.dashboard.browsing import browsing
 
 __all__ = ["app", "hand", "idle", "place", "provider", "store"]  # fixtures: the API, and a farm that renders
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """Closed before the next file's tests, which could run no event loop of their own beside Playwright's."""
+    with browsing() as browser:
+        yield browser
 
 
 def log_in(client: TestClient, key: str) -> None:

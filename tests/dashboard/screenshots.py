@@ -24,6 +24,7 @@ DESK: Final[Any] = {"width": 1280, "height": 800}
 HAND: Final[Any] = {"width": 390, "height": 844}
 THINGS: Final = ("star", "heart", "bottle", "cup", "leaf", "sun", "tree", "house", "mug", "shoe", "fish", "moon")
 COLOURS: Final = ("red", "blue", "green", "yellow", "orange", "purple", "black")
+COMPARED: Final = "/models/compare?model=flux-2-dev&model=flux-2-klein-4b"
 SALE: Final = """\
 name: summer-sale
 model: fluxfarm/flux-2-klein-small
@@ -93,10 +94,14 @@ def shoot(browser: Browser, farm: Running, scheme: Any, job: str) -> None:
     for name, path in (
         ("jobs", "/jobs"),
         ("job", f"/jobs/{job}"),
+        ("provenance", f"/jobs/{job}/provenance/0"),
         ("gallery", "/gallery"),
         ("campaigns", "/campaigns"),
+        ("new-campaign", "/new-campaign"),
+        ("deliver", "/campaigns/summer-sale/deliver"),
         ("providers", "/providers"),
         ("models", "/models"),
+        ("compare", COMPARED),
         ("usage", "/usage"),
         ("design", "/design"),
         ("overview", "/"),
@@ -111,10 +116,22 @@ def shoot(browser: Browser, farm: Running, scheme: Any, job: str) -> None:
     context = browser.new_context(viewport=HAND, color_scheme=scheme)
     page = context.new_page()
     log_in(page, url, key)
-    for name, path in (("overview", "/"), ("playground", "/playground"), ("gallery", "/gallery")):
+    for name, path in (
+        ("overview", "/"),
+        ("playground", "/playground"),
+        ("job", f"/jobs/{job}"),
+        ("gallery", "/gallery"),
+        ("new-campaign", "/new-campaign"),
+        ("deliver", "/campaigns/summer-sale/deliver"),
+        ("compare", COMPARED),
+    ):
         page.goto(f"{url}/dashboard{path}")
         page.wait_for_timeout(1_000)
         keep(page, f"phone-{name}-{scheme}")
+    review(page, url, f"phone-review-{scheme}", "a")
+    page.keyboard.press("v")
+    page.wait_for_timeout(600)
+    keep(page, f"phone-side-by-side-{scheme}")
     context.close()
 
 
@@ -138,20 +155,25 @@ def render_one(page: Page, url: str, scheme: str) -> None:
 
 
 def board(page: Page, url: str, scheme: str) -> None:
-    """The plan, and the review by keys."""
+    """The plan of the form, and the review by keys."""
     page.goto(f"{url}/dashboard/new-campaign")
     page.click("button[value=plan]")
     page.wait_for_selector(".plan")
     page.wait_for_timeout(600)
     keep(page, f"plan-{scheme}")
+    review(page, url, f"review-{scheme}", "a", "a", "r", "ArrowDown", "a")
+
+
+def review(page: Page, url: str, name: str, *keys: str) -> None:
+    """The board after some keys."""
     page.goto(f"{url}/dashboard/campaigns/summer-sale")
     page.wait_for_timeout(1_000)
     page.locator(".cell-link").first.focus()
-    for key in ("a", "a", "r", "ArrowDown", "a"):
+    for key in keys:
         page.keyboard.press(key)
         page.wait_for_timeout(400)
     page.evaluate("scrollTo(0, 0)")
-    keep(page, f"review-{scheme}")
+    keep(page, name)
 
 
 def keep(page: Page, name: str) -> None:

@@ -16,7 +16,7 @@ from fluxfarm.scopes import Scope
 from storage.repository import tenants
 from tests.clients.conftest import Place
 from tests.conftest import ROOT
-from tests.dashboard.browsing import Watched, axe, browsing, log_in, serious, watched
+from tests.dashboard.browsing import Watched, axe, log_in, serious, watched
 from tests.e2e.farms import wait_for
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
@@ -25,12 +25,6 @@ PAGES = (
     *("/", "/playground", "/jobs", "/gallery", "/campaigns", "/new-campaign", "/providers"),
     *("/models", "/models/compare?model=flux-2-dev&model=flux-2-klein-4b", "/usage", "/design", "/nothing"),
 )
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -206,8 +200,10 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(desk: Watched, place: Place
     page.set_input_files("#files", str(heavy))
     expect(page.locator("#form-error")).to_contain_text("heavy.png has 40 MB; at most 20 MB are taken")
     page.goto(f"{place.url}/dashboard/")
+    expect(page.locator("#live")).to_have_text("live")
     desk.context.set_offline(True)
-    page.goto("about:blank")
+    expect(page.locator("#notice")).to_contain_text("The line to the farm is cut")
+    expect(page.locator("#live")).to_have_text("not live")
     desk.context.set_offline(False)
     page.goto(f"{place.url}/dashboard/playground")
     expect(page.locator("#prompt")).to_have_value("a prompt that took long to write")

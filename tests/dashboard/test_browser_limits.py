@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -12,13 +11,12 @@ from sqlalchemy import text
 
 from api.main import create_app
 from fluxfarm.settings import Settings
-from storage.database import Database
 from storage.objects import make_store
 from storage.records import Job
 from tests.api.samples import Hand, body, picture
 from tests.clients.conftest import Place
 from tests.clients.rendering import Seen, serving
-from tests.dashboard.browsing import browsing, log_in, watched
+from tests.dashboard.browsing import log_in, watched
 from tests.e2e.farms import wait_for
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
@@ -45,12 +43,6 @@ async () => {
 
 
 SHOWN = "[...document.querySelectorAll('#wall img')].filter((one) => one.naturalWidth).length"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
 
 
 def fill(place: Place) -> None:
@@ -108,9 +100,8 @@ def test_ten_thousand_pictures_scroll(chromium: Browser, idle: Place) -> None:
     assert frames[len(frames) // 2] <= 250  # a loose bound: tests share the machine
 
 
-def test_a_farm_that_is_restarted_is_waited_for(
-    chromium: Browser, settings: Settings, database: Database, api_key: str
-) -> None:
+@pytest.mark.usefixtures("database")
+def test_a_farm_that_is_restarted_is_waited_for(chromium: Browser, settings: Settings, api_key: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
@@ -132,4 +123,3 @@ def test_a_farm_that_is_restarted_is_waited_for(
                 expect(page.locator("#notice")).to_be_hidden()
                 expect(page.locator("#tiles .tile dd").first).to_have_text("1")
                 page.goto("about:blank")
-    assert database is not None

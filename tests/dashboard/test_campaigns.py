@@ -152,6 +152,22 @@ def test_a_campaign_is_delivered_and_shared(spring: TestClient) -> None:
     assert spring.get(link).status_code == 403
 
 
+def test_older_campaigns_are_on_the_next_page(browser: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.dashboard.campaigns.SHOWN", 2)
+    for name in ("one", "two", "three"):
+        browser.post("/dashboard/campaigns", data=FORM | {"source": SPEC.replace("spring", name)})
+    listed = re.compile(r'href="/dashboard/campaigns/(\w+)"')
+    newest = browser.get("/dashboard/campaigns")
+    assert listed.findall(newest.text) == ["three", "two"]
+    (older,) = re.findall(r'rel="next" href="([^"]+)"', newest.text)
+    last = browser.get(unescape(older))
+    assert listed.findall(last.text) == ["one"]
+    assert 'rel="next"' not in last.text
+    check_page(last)
+    for wrong in ("x", "0001-01-01T00:00:00+14:00"):
+        assert browser.get("/dashboard/campaigns", params={"before": wrong}).status_code == 400, wrong
+
+
 def test_a_campaign_is_steered(browser: TestClient) -> None:
     browser.post("/dashboard/campaigns", data=FORM)
     for step, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi import FastAPI
@@ -15,8 +16,8 @@ from starlette.testclient import TestClient
 
 from storage.database import Database
 from storage.objects import ObjectStore
-from storage.records import Tenant
-from storage.repository import tenants
+from storage.records import Tenant, Worker
+from storage.repository import tenants, workers
 from storage.thumbnails import SIDE, shrink, thumbnail_key
 from tests.api.samples import Hand, body, picture
 from tests.dashboard.conftest import OURS, log_in
@@ -76,6 +77,39 @@ def test_a_prompt_is_a_text_everywhere(browser: TestClient, hand: Hand) -> None:
         assert "{{ 7*7 }}" in page.text or path.startswith("/jobs?q")
 
 
+def worker(**changes: Any) -> Worker:
+    now = datetime.now(UTC)
+    said = {
+        "id": uuid4(), "name": "box", "pid": 1, "provider": "local", "queues": [], "models": [], "device": "cuda",
+        "slots": 2, "state": "ready", "started_at": now, "heartbeat_at": now,
+    }  # fmt: skip
+    return Worker(**(said | changes))
+
+
+def test_the_overview_tells_what_the_devices_do(browser: TestClient, database: Database) -> None:
+    gpu = {"memory_used": 61 * 2**30, "memory_total": 80 * 2**30}
+    with database.transaction() as session:
+        for one in (
+            worker(name="large", **gpu, utilisation=0.97),
+            worker(name="quiet", **gpu),
+            worker(name="small", device="cpu", memory_used=700 * 2**20),
+            worker(name="old"),
+        ):
+            workers.register(session, one)
+    page = browser.get("/dashboard/")
+    check_page(page)
+    told = {
+        name: " ".join(re.sub("<[^>]*>", " ", found).split())
+        for name, found in re.findall(r'<strong class="ellipsis">(\w+)</strong>(.*?)</li>', page.text, re.DOTALL)
+    }
+    assert "61.0 GB of 80.0 GB GPU memory, GPU 97 % busy" in told["large"]
+    assert "61.0 GB of 80.0 GB GPU memory idle" in told["quiet"]
+    assert "700 MB of memory in its process; no GPU" in told["small"]
+    assert "memory" not in told["old"]
+    (listed, *_) = browser.get("/dashboard/v1/workers").json()["data"]
+    assert (listed["memoryUsed"], listed["memoryTotal"], listed["utilisation"]) == (61 * 2**30, 80 * 2**30, 0.97)
+
+
 def test_the_overview_counts_what_waits_and_hides_it_from_others(
     browser: TestClient, app: FastAPI, database: Database
 ) -> None:
@@ -129,7 +163,7 @@ def test_a_job_s_page_tells_its_end_and_what_can_be_done(browser: TestClient, ha
     assert browser.post(f"/dashboard/jobs/{new}/erase").headers["location"] == "/dashboard/jobs"
     gone = browser.get(again)
     assert gone.status_code == 404
-    assert "It may have been deleted" in gone.text
+    assert "It may have been erased" in gone.text
 
 
 def test_a_key_that_may_only_read_sees_no_buttons_and_may_press_none(

@@ -15,6 +15,7 @@ from storage.records import ApiKey, Tenant
 from storage.repository import tenants
 from tests.api.samples import body
 from tests.dashboard.conftest import OURS, log_in
+from tests.dashboard.test_pages import check_page
 
 
 def test_without_a_session_every_page_leads_to_the_log_in_and_back(visitor: TestClient, api_key: str) -> None:
@@ -53,6 +54,14 @@ def test_a_revoked_key_ends_the_session(
     gone = browser.get("/dashboard/")
     assert (gone.status_code, gone.headers["location"]) == (303, "/dashboard/login")
     assert browser.get("/dashboard/v1/jobs").status_code == 401
+
+
+def test_a_form_after_the_session_is_told_what_to_do(visitor: TestClient) -> None:
+    for path in ("/campaigns", "/playground", "/usage/keys"):
+        page = visitor.post(f"/dashboard{path}", data={"prompt": "a cup"})
+        assert page.status_code == 401, path
+        assert "Log in: what you typed is kept in this tab" in page.text
+        check_page(page)
 
 
 def test_log_out_forgets_the_session(browser: TestClient) -> None:

@@ -1,20 +1,27 @@
-// The review board by keys: a cell has the focus, or several are ticked; every word goes to the native API, and can be
-// taken back.
+// The review board by keys: a cell has the focus, or several are ticked; every word goes to the native API, one after
+// another in the order of the presses, and can be taken back.
 import { call, element, zoom } from "./shell.js";
 import { goLive } from "./live.js";
 
 const root = "/dashboard";
 const board = document.getElementById("board");
-const said = document.getElementById("said");
-if (document.getElementById("live")) goLive();
+const inside = (cell) => cell.querySelector(".cell-body").dataset;
+if (document.getElementById("live")) goLive(lead);
 if (board) start();
 
+// A new try is another job: the link of its cell follows.
+function lead(part) {
+  if (part.matches(".cell-link")) part.href = inside(part).job ? `${root}/jobs/${inside(part).job}` : "#";
+}
+
 function start() {
-  const name = board.dataset.name;
+  const reviews = `/v1/campaigns/${encodeURIComponent(board.dataset.name)}/reviews`;
   const may = board.dataset.may === "yes";
-  const done = []; // [{file, was}] of each word, the last one at the end
+  const said = document.getElementById("said");
+  const done = []; // {verdict, was: [{file, was}]} of each word, the last one at the end
+  const away = new Set(); // words on their way: a second press of the same sends nothing
+  let line = Promise.resolve();
   const cells = () => [...board.querySelectorAll(".cell-link")];
-  const inside = (cell) => cell.querySelector(".cell-body").dataset;
   const ticks = () => [...board.querySelectorAll('input[name="files"]:checked')];
   const link = (file) => cells().find((cell) => cell.dataset.file === file);
   let at = cells()[0];
@@ -50,27 +57,37 @@ function start() {
     return ticked.length ? ticked : [at.dataset.file];
   }
 
-  async function judge(verdict, extra = {}) {
-    if (!may) return;
-    const files = chosen();
-    const was = files.map((file) => ({ file, was: inside(link(file)).verdict }));
-    if (!await send({ files, verdict, ...extra })) return;
-    if (verdict !== "comment") done.push({ verdict, was });
-    if (verdict === "approve" || verdict === "reject") { for (const file of files) mark(link(file), verdict); if (!ticks().length) horizontal(1); }
+  // A new element each time: the same sentence twice is announced twice.
+  const tell = (text) => said.replaceChildren(element("span", {}, text));
+  const named = (files) => (files.length === 1 ? files[0] : `${files.length} files`);
+
+  function judge(verdict, { comment, files = chosen() } = {}) {
+    if (!may) { tell("Nothing was sent: this key may look, but not judge. Log in with one that has the scope campaigns."); return; }
+    const word = JSON.stringify([verdict, comment, files]);
+    if (away.has(word)) return;
+    const isMoving = !ticks().length && (verdict === "approve" || verdict === "reject");
     for (const tick of ticks()) tick.checked = false;
-    tell({ approve: "Approved", reject: "Rejected", regenerate: "A new try is on its way for", comment: "Commented on" }[verdict], files);
+    if (isMoving) horizontal(1);
+    away.add(word);
+    line = line.then(() => pass(verdict, files, comment)).finally(() => away.delete(word));
+  }
+
+  async function pass(verdict, files, comment) {
+    const was = files.map((file) => ({ file, was: inside(link(file)).verdict }));
+    if (!await send({ files, verdict, comment })) return;
+    if (verdict !== "comment") done.push({ verdict, was });
+    if (verdict === "approve" || verdict === "reject") for (const file of files) mark(link(file), verdict);
+    tell(`${{ approve: "Approved", reject: "Rejected", regenerate: "A new try is on its way for", comment: "Commented on" }[verdict]} ${named(files)}.`);
   }
 
   async function send(body) {
     try {
-      await call(`/v1/campaigns/${encodeURIComponent(name)}/reviews`, { method: "POST", body });
+      await call(reviews, { method: "POST", body });
       return true;
-    } catch (problem) { said.textContent = problem.message; return false; }
+    } catch (problem) { tell(`${named(body.files)}: ${problem.message}`); return false; }
   }
 
-  const tell = (word, files) => { said.textContent = `${word} ${files.length === 1 ? files[0] : `${files.length} files`}.`; };
-
-  // Shown at once; the stream brings the server's own words a moment later.
+  // Shown as soon as it is taken; the stream brings the server's own words a moment later.
   function mark(cell, verdict) {
     const body = cell.querySelector(".cell-body");
     body.dataset.verdict = verdict;
@@ -79,10 +96,10 @@ function start() {
     if (word) body.append(element("span", { class: `verdict is-${verdict}` }, word));
   }
 
-  async function undo() {
+  async function takeBack() {
     const last = done.pop();
-    if (!last) { said.textContent = "There is nothing to take back."; return; }
-    if (last.verdict === "regenerate") { said.textContent = "A new try cannot be taken back; judge it when it is there, or cancel its job."; return; }
+    if (!last) { tell("There is nothing to take back."); return; }
+    if (last.verdict === "regenerate") { tell("A new try cannot be taken back; judge it when it is there, or cancel its job."); return; }
     const before = new Map();
     for (const { file, was } of last.was) before.set(was, [...(before.get(was) || []), file]);
     for (const [was, files] of before) {
@@ -90,56 +107,64 @@ function start() {
       if (!await send({ files, verdict })) { done.push(last); return; }
       for (const file of files) mark(link(file), was);
     }
-    tell("Taken back:", last.was.map(({ file }) => file));
+    tell(`Taken back: ${named(last.was.map(({ file }) => file))}.`);
     go(link(last.was[0].file));
   }
+
+  const undo = () => { line = line.then(takeBack); };
 
   async function comment() {
     const dialog = document.getElementById("comment");
     const list = document.getElementById("comment-history");
+    const text = document.getElementById("comment-text");
     const files = chosen();
-    document.getElementById("comment-file").textContent = files.length === 1 ? files[0] : `${files.length} files`;
-    document.getElementById("comment-text").value = "";
+    document.getElementById("comment-file").textContent = named(files);
+    text.value = "";
     list.replaceChildren();
+    dialog.returnValue = "";
     dialog.showModal();
-    document.getElementById("comment-text").focus();
+    text.focus();
     dialog.onclose = () => {
-      const text = document.getElementById("comment-text").value.trim();
-      if (dialog.returnValue === "send" && text) judge("comment", { comment: text });
       at.focus();
+      if (dialog.returnValue === "send" && text.value.trim()) judge("comment", { comment: text.value.trim(), files });
     };
     if (files.length > 1) return;
     try {
-      const told = await call(`/v1/campaigns/${encodeURIComponent(name)}/reviews?file=${encodeURIComponent(files[0])}`);
+      const told = await call(`${reviews}?file=${encodeURIComponent(files[0])}`);
       list.replaceChildren(...told.data.map((one) => element("li", {}, element("span", { class: `chip is-${one.verdict}` }, one.verdict), ` ${one.comment}`, element("time", { class: "muted small", datetime: one.createdAt }, ` ${new Date(one.createdAt).toLocaleString()}`))));
-    } catch (problem) { said.textContent = problem.message; }
+    } catch (problem) { list.replaceChildren(element("li", { role: "alert" }, problem.message)); }
   }
 
   function compare() {
     const files = ticks().length > 1 ? ticks().map((tick) => tick.value) : [...at.closest("td").querySelectorAll(".cell-link")].map((cell) => cell.dataset.file);
     const shown = files.length > 1 ? files : [...at.closest("tr").querySelectorAll(".cell-link")].map((cell) => cell.dataset.file);
     document.getElementById("compare-grid").replaceChildren(...shown.slice(0, 8).map((file) => {
-      const cell = link(file);
-      const picture = inside(cell).job ? element("img", { src: `${root}/pictures/${inside(cell).job}/0`, alt: file }) : "";
-      return element("figure", {}, picture, element("figcaption", { class: "small" }, element("strong", {}, file), element("span", { class: "muted" }, ` seed ${cell.dataset.seed} · ${inside(cell).verdict === "none" ? "open" : inside(cell).verdict}`)));
+      const cell = inside(link(file));
+      const picture = cell.job ? element("img", { src: `${root}/pictures/${cell.job}/0`, alt: file }) : "";
+      return element("figure", {}, picture, element("figcaption", { class: "small" }, element("strong", {}, file), element("span", { class: "muted" }, ` seed ${cell.seed} · ${cell.verdict === "none" ? "open" : cell.verdict}`)));
     }));
     document.getElementById("compare").showModal();
   }
 
-  const keys = {
+  const moves = {
     ArrowRight: () => horizontal(1), ArrowLeft: () => horizontal(-1), ArrowDown: () => vertical(1), ArrowUp: () => vertical(-1), Home: () => go(cells()[0]), End: () => go(cells().at(-1)),
     l: () => horizontal(1), h: () => horizontal(-1), j: () => vertical(1), k: () => vertical(-1),
+  };
+  const acts = {
     a: () => judge("approve"), r: () => judge("reject"), g: () => judge("regenerate"), c: comment, u: undo, v: compare,
     x: () => { const tick = at.closest(".cell").querySelector("input"); if (tick) tick.checked = !tick.checked; },
-    Enter: () => (inside(at).status === "SUCCESS" ? zoom(`${root}/pictures/${inside(at).job}/0`, at.dataset.file) : false), " ": () => keys.x(),
+    Enter: () => (inside(at).status === "SUCCESS" ? zoom(`${root}/pictures/${inside(at).job}/0`, at.dataset.file) : false), " ": () => acts.x(),
   };
   board.addEventListener("keydown", (event) => {
     if (!event.target.closest(".cell-link") || event.ctrlKey || event.metaKey || event.altKey) return;
-    const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (event.repeat && key in acts) { event.preventDefault(); return; } // a key that is held judges one picture
+    const act = moves[key] || acts[key];
     if (act && act() !== false) event.preventDefault();
   });
   board.addEventListener("focusin", (event) => { const cell = event.target.closest(".cell-link"); if (cell && cell !== at) { at.tabIndex = -1; at = cell; at.tabIndex = 0; } });
   board.addEventListener("click", (event) => {
+    if (event.detail > 1 && event.target.closest('[name="verdict"]')) { event.preventDefault(); return; } // a double click is one
     const cell = event.target.closest(".cell-link");
     if (!cell || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();

@@ -11,7 +11,9 @@ const results = document.getElementById("results");
 const list = document.getElementById("references");
 const lock = document.getElementById("lock");
 const KEPT = "fluxfarm-playground";
-const references = []; // {id, name}
+const references = []; // {id}
+const streams = new WeakMap(); // of the cards that are shown
+const CARDS = 4; // at once; the others are in the history
 let language = "curl";
 
 for (const part of document.querySelectorAll(".with-script")) part.hidden = false;
@@ -168,7 +170,6 @@ function watch(record, seed) {
   const foot = element("div", { class: "row result-foot" }, state, element("span", { class: "spring" }), open, stop);
   const card = element("article", { class: "card result", "aria-label": record.aiRecordDetail.promptObject.prompt.slice(0, 120) }, stage, progress, foot);
   results.prepend(card);
-  while (results.children.length > 4) results.lastChild.remove();
   const mark = (status) => { state.textContent = status[0] + status.slice(1).toLowerCase(); state.className = `badge is-${status.toLowerCase()}`; };
   const source = follow(`${root}/v1/jobs/${record.uuid}/events`, {
     async status(told) {
@@ -178,12 +179,17 @@ function watch(record, seed) {
       source.close();
       stop.remove();
       progress.remove();
-      if (told.status === "SUCCESS") finish(record.uuid, stage, card, seed);
+      if (told.status === "SUCCESS") await finish(record.uuid, stage, card, seed).catch((problem) => { picture.hidden = true; word.hidden = false; word.textContent = `The picture is done, but cannot be shown: ${problem.message} Open the job to see it.`; });
       else { picture.hidden = true; word.hidden = false; word.textContent = told.error?.message || "It ended without a picture."; }
     },
     progress(told) { progress.max = told.steps; progress.value = told.step; },
     preview(told) { picture.src = `data:${told.contentType};base64,${told.image}`; picture.hidden = false; word.hidden = true; stage.dataset.previews = 1 + Number(stage.dataset.previews || 0); },
   });
+  streams.set(card, source);
+  while (results.children.length > CARDS) {
+    streams.get(results.lastChild)?.close();
+    results.lastChild.remove();
+  }
 }
 
 async function finish(uuid, stage, card, seed) {

@@ -1,6 +1,8 @@
 // What every page needs: a word to the visitor, calls of the native API by the session, streams that come back.
 
 const root = "/dashboard";
+const AGAIN = 5_000; // milliseconds until a stream that was refused is asked for again
+const CUT = "The line to the farm is cut; this page goes on by itself when it is back.";
 
 /** Say something at the top of the page; `link` is [address, word]. Empty: say nothing any more. */
 export function say(text, link) {
@@ -15,7 +17,7 @@ export function say(text, link) {
   notice.hidden = !text;
 }
 
-export const toLogin = () => [`${root}/login?next=${encodeURIComponent(location.pathname.slice(root.length) + location.search)}`, "Log in"];
+export const toLogin = (page = location.pathname + location.search) => [`${root}/login?next=${encodeURIComponent(page.slice(root.length))}`, "Log in"];
 
 /** An error of the farm, with its sentence and its code. */
 export class Refused extends Error {
@@ -50,17 +52,37 @@ export async function call(path, { method = "GET", body, text, form, headers = {
   return told;
 }
 
-/** Follow a stream; it comes back by itself, and says so while it is away. Gives the EventSource. */
-export function follow(address, handlers, { onState = () => {} } = {}) {
-  const source = new EventSource(address);
-  source.onopen = () => { say(""); onState("on"); };
-  source.onerror = () => {
-    onState("off");
-    if (source.readyState === EventSource.CLOSED) say("Live updates ended. Load the page again, or log in if the session is over.", toLogin());
-    else say("The line to the farm is cut; this page goes on by itself when it is back.");
-  };
-  for (const [name, handle] of Object.entries(handlers)) source.addEventListener(name, (event) => handle(JSON.parse(event.data), event));
-  return source;
+/**
+ * Follow a stream; it comes back by itself, and says so while it is away. `silence` is after how many milliseconds
+ * without a word the line counts as dead. Gives what `close`s it.
+ */
+export function follow(address, handlers, { onState = () => {}, silence = 0 } = {}) {
+  const over = new AbortController();
+  let source = null;
+  let isAway = false;
+  let timer = 0; // of the next try, or of a line that says nothing
+
+  function away(text, link) { isAway = true; onState("off"); say(text, link); }
+  function heard() { clearTimeout(timer); if (silence) timer = setTimeout(open, silence); }
+
+  function open() {
+    source?.close();
+    source = new EventSource(address);
+    source.onopen = () => { heard(); onState("on"); if (isAway) say(""); isAway = false; };
+    source.onerror = () => {
+      if (source.readyState !== EventSource.CLOSED) { away(CUT); return; }
+      clearTimeout(timer);
+      timer = setTimeout(open, AGAIN);
+      away(`The farm refused live updates; this page asks again in ${AGAIN / 1000} seconds. If the session is over:`, toLogin());
+    };
+    source.addEventListener("alive", heard);
+    for (const [name, handle] of Object.entries(handlers)) source.addEventListener(name, (event) => { heard(); handle(JSON.parse(event.data)); });
+  }
+
+  addEventListener("offline", () => { clearTimeout(timer); source.close(); away(CUT); }, { signal: over.signal });
+  addEventListener("online", open, { signal: over.signal });
+  open();
+  return { close() { over.abort(); clearTimeout(timer); source.close(); } };
 }
 
 export const element = (tag, attributes = {}, ...children) => {
@@ -90,13 +112,4 @@ document.addEventListener("click", (event) => {
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   zoom(link.href, link.querySelector("img")?.alt || "");
-});
-
-// A form is sent once: a second click makes no second thing.
-document.addEventListener("submit", (event) => {
-  const form = event.target;
-  if (form.method !== "post" || event.defaultPrevented) return;
-  if (form.dataset.sent) event.preventDefault();
-  form.dataset.sent = "yes";
-  setTimeout(() => delete form.dataset.sent, 4000);
 });

@@ -1,0 +1,69 @@
+"""A campaign in fields instead of YAML: the form makes the same document that others write by hand."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import yaml
+from starlette.datastructures import FormData
+
+from fluxfarm.campaigns.rows import DELIMITERS
+from fluxfarm.catalog import KLEIN_SMALL
+
+DRAFT_SCALE: Final = 0.5  #: of each side: a quarter of the pixels
+PROMPT: Final = "a large {colour} {product} in the centre on a {background} background"
+
+
+@dataclass(slots=True, kw_only=True)
+class Fields:
+    """The form, as it was typed."""
+
+    name: str = "first-campaign"
+    model: str = KLEIN_SMALL.slug
+    prompt: str = PROMPT
+    placements: tuple[str, ...] = ()  #: presets that are ticked
+    sizes: str = "128x128, 128x224"  #: others, apart by commas
+    variants: str = "1"
+    budget: str = ""  #: USD
+    drafts: bool = False
+    review: bool = False
+
+    @classmethod
+    def of(cls, form: FormData) -> Fields:
+        """What a browser sent; a field that it left out is empty."""
+        typed: dict[str, Any] = {one.name: str(form.get(one.name) or "").strip() for one in fields(cls)}
+        ticked = [one for one in form.getlist("placements") if isinstance(one, str)]
+        return cls(**typed | {"placements": tuple(ticked), "drafts": "drafts" in form, "review": "review" in form})
+
+    def document(self, rows_name: str, rows: str, pictures: list[str]) -> str:
+        """The specification as YAML; a wrong field is found when it is read, as in one that a person wrote."""
+        sizes = [one.strip() for one in self.sizes.split(",")]
+        said: dict[str, Any] = {
+            "name": self.name,
+            "model": self.model,
+            "prompt": self.prompt,
+            "rows": rows_name if rows.strip() else None,
+            "key": key_of(rows) if rows_name.endswith(".csv") else None,
+            "references": pictures,
+            "placements": [*self.placements, *(one for one in sizes if one)],
+            "variants": int(self.variants) if re.fullmatch("[0-9]{1,9}", self.variants) else self.variants,
+            "budget": self.budget,
+            "draft": {"scale": DRAFT_SCALE} if self.drafts else None,
+            "review": self.review or None,
+        }
+        kept = {name: value for name, value in said.items() if value not in (None, "", [])}
+        return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100)
+
+
+def key_of(rows: str) -> str | None:
+    """The first column, if no two rows have the same in it: files are named after it."""
+    delimiter = max(DELIMITERS, key=rows.partition("\n")[0].count)
+    try:
+        head, *lines = list(csv.reader(rows.splitlines(), delimiter=delimiter)) or [[]]
+    except csv.Error:  # said in full when the rows are read
+        return None
+    keys = [line[0] for line in lines if line]
+    return head[0].strip() if head and head[0].strip() and keys and len(set(keys)) == len(keys) else None

@@ -1,0 +1,106 @@
+"""A campaign that is filled in: the form makes the document that others write by hand."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+from starlette.testclient import TestClient
+
+from fluxfarm.campaigns.source import read_source
+from tests.dashboard.test_campaigns import SALE
+from tests.dashboard.test_pages import check_page
+
+ROWS = "sku,colour\nA1,red\nB2,<b>blue</b>\n"
+FIELDS = {
+    "view": "form",
+    "name": "spring",
+    "model": "fluxfarm/flux-2-klein-small",
+    "prompt": "a {colour} mug: it's \u201cnew\u201d",
+    "rows": ROWS,
+    "rows_name": "products.csv",
+    "placements": ["banner-square", "banner-small-square"],
+    "sizes": "128x128, 16:9",
+    "variants": "2",
+    "budget": "12.50",
+    "files": "{}",
+}
+
+
+def written(page: str) -> str:
+    """The document in the page."""
+    (found,) = re.findall(r'name="source"[^>]*>(.*?)</textarea>', page, re.DOTALL)
+    return unescape(found)
+
+
+def test_the_form_is_planned_and_run(browser: TestClient) -> None:
+    check_page(browser.get("/dashboard/new-campaign"))
+    plan = browser.post("/dashboard/campaigns", data=FIELDS | {"do": "plan"})
+    assert plan.status_code == 200, plan.text
+    assert "2 rows x 4 placements x 2 variants = 16" in plan.text
+    assert "<b>blue" not in plan.text
+    assert 'value="banner-square" checked' in plan.text
+    check_page(plan)
+    assert browser.get("/dashboard/v1/campaigns").json()["data"] == []
+    made = browser.post("/dashboard/campaigns", data=FIELDS | {"do": "run"})
+    assert made.headers["location"] == "/dashboard/campaigns/spring"
+    made_of = browser.get("/dashboard/v1/campaigns/spring").json()["campaign"]
+    assert (made_of["files"]["total"], made_of["budget"], made_of["drafts"]) == (16, "12.500000", None)
+    names = {one["key"] for one in browser.get("/dashboard/v1/campaigns/spring/assets").json()["data"]}
+    assert names == {"A1", "B2"}
+
+
+def test_the_form_goes_on_as_the_document_that_it_makes(browser: TestClient) -> None:
+    ticked = FIELDS | {"drafts": "yes", "review": "yes", "do": "write"}
+    picture = ("dropped", ("logo.png", (SALE / "logo.png").read_bytes()))
+    page = browser.post("/dashboard/campaigns", data=ticked, files=[picture])
+    assert page.status_code == 200
+    check_page(page)
+    spec = read_source(written(page.text)).spec
+    assert (spec.name, spec.key, spec.review, spec.references) == ("spring", "sku", True, ["logo.png"])
+    assert spec.prompt == FIELDS["prompt"]
+    assert [one.size for one in spec.placements] == ["banner-square", "banner-small-square", "128x128", "16:9"]
+    assert spec.draft is not None
+    assert spec.draft.scale == 0.5
+
+
+def test_a_dropped_specification_takes_the_place_of_the_form(browser: TestClient) -> None:
+    dropped = [("dropped", (name, (SALE / name).read_bytes())) for name in ("campaign.yaml", "products.csv")]
+    page = browser.post("/dashboard/campaigns", data=FIELDS | {"do": "plan"}, files=dropped)
+    assert written(page.text) == (SALE / "campaign.yaml").read_text(encoding="utf-8")
+
+
+def test_rows_may_come_as_lines_of_json_or_not_at_all(browser: TestClient) -> None:
+    lines = ("dropped", ("feed.jsonl", b'{"colour": "red"}\n{"colour": "blue"}\n'))
+    page = browser.post("/dashboard/campaigns", data=FIELDS | {"do": "plan"}, files=[lines])
+    assert "2 rows x 4 placements" in page.text
+    pasted = browser.post("/dashboard/campaigns", data=FIELDS | {"rows": ROWS.replace(",", "\t"), "do": "write"})
+    assert read_source(written(pasted.text)).spec.key == "sku"
+    without = browser.post("/dashboard/campaigns", data=FIELDS | {"rows": "", "prompt": "a mug", "do": "plan"})
+    assert "4 placements x 2 variants = 8" in without.text
+
+
+def test_what_is_wrong_in_the_form_is_named_and_what_was_typed_stays(browser: TestClient) -> None:
+    for wrong, sentence in (
+        ({"name": "No Good"}, "name"),
+        ({"prompt": "a {price} mug"}, "price"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "a mug \x00"}, "prompt"),
+        ({"model": "nonsense"}, "nonsense"),
+        ({"sizes": "huge"}, "huge"),
+        ({"placements": "moon"}, "moon"),
+        ({"variants": "many"}, "variants"),
+        ({"variants": "9" * 5000}, "variants"),
+        ({"budget": "-1"}, "budget"),
+        ({"budget": "a lot"}, "budget"),
+        ({"rows": "sku,colour\nA1\n"}, "row 1, line 2"),
+        ({"rows": "sku," + "x" * 140_000}, "rows"),
+    ):
+        page = browser.post("/dashboard/campaigns", data=FIELDS | wrong | {"do": "run"})
+        assert page.status_code == 400, (wrong, page.status_code)
+        (told,) = re.findall(r'role="alert">(.*?)</div></div>', page.text, re.DOTALL)
+        assert sentence in unescape(told), (wrong, told)
+        assert 'name="view" value="form"' in page.text
+        assert "line 1, column" not in told
+        check_page(page)
+    assert browser.get("/dashboard/v1/campaigns").json()["data"] == []
