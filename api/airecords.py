@@ -63,6 +63,7 @@ def ai_record(farm: Farm, job: Job) -> AiRecord:
         progress=Progress(step=job.step or 0, steps=job.steps),
         attempts=[_attempt(attempt) for attempt in job.attempts],
         error=job.problem,
+        erased=job.erased,
         cost=job.cost,
         links=_links(farm, job),
         lane=list(Lane)[job.lane],

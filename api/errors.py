@@ -54,6 +54,7 @@ MEANINGS: Final = {
     404: "No such thing for this key's tenant",
     408: "The job is not over yet and goes on, or it was stopped; `code` says which",
     409: "The state of a job does not allow it, or another job stands in the way; `code` says why",
+    410: "What it needs was erased, as the time that it is kept for was over",
     413: "The body is over the limit",
     415: "The content type is not one that this call takes",
     416: "The range names bytes that do not exist",

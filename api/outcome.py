@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from api.farm import Farm
 from api.waiting import until_over
-from fluxfarm.errors import DatabaseUnavailable, StillRendering
+from fluxfarm.errors import DatabaseUnavailable, Gone, StillRendering
 from fluxfarm.problems import end_of
 from storage.records import Job
 from storage.repository import jobs
@@ -31,6 +31,7 @@ async def pictures_of(farm: Farm, request: Request, job: Job) -> Job:
         StillRendering: it was not over after ``settings.longest_wait`` seconds.
         RenderError: the leaf of the error that it ended with.
         NotFound: it was erased meanwhile.
+        Gone: its pictures were, as their time was over.
         ClientDisconnect: nobody waits any more.
     """
     if not job.status.is_final:
@@ -48,6 +49,17 @@ def over(farm: Farm, job: Job) -> Job:
     if not job.status.is_final:
         message = f"The job is not over yet, and goes on; read it at /v1/jobs/{job.uuid} instead of asking again."
         raise StillRendering(message, job=job.uuid)
+    return check_kept(job)
+
+
+def check_kept(job: Job) -> Job:
+    """The job, if its pictures were not erased.
+
+    Raises:
+        Gone: their time was over.
+    """
+    if "results" in job.erased:
+        raise Gone("The pictures of the job were erased, as their time was over.", job=job.uuid)
     return job
 
 

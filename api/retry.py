@@ -16,7 +16,7 @@ from api.farm import Farm
 from api.idempotency import Guard, released_on_failure
 from api.routing import look_around, route_again
 from api.submit import ACCEPTED, OUTSIDE, Accepted, all_or_nothing, dispatch
-from fluxfarm.errors import DatabaseUnavailable, FluxfarmError, Forbidden, NoRoute, NotFound, ReferenceGone
+from fluxfarm.errors import DatabaseUnavailable, FluxfarmError, Forbidden, Gone, NoRoute, NotFound, ReferenceGone
 from fluxfarm.licences import Permit
 from fluxfarm.scopes import Scope
 from storage.objects import CONTENT_TYPES, ObjectStore, job_prefix, object_key
@@ -45,6 +45,7 @@ def retry(farm: Farm, secret: str, uuid: UUID, guard: Guard | None) -> Accepted:
         NotFound: no such job of the tenant.
         Conflict: its state does not allow it, or it was retried before.
         ReferenceGone: a picture that it needs was deleted.
+        Gone: its prompt was.
         NoRoute: nobody here renders its model any more.
         LicenceForbidden, ModelForbidden: the tenant may not render it any more.
         IdempotencyKeyReused, IdempotencyInFlight: see the guard.
@@ -138,7 +139,7 @@ def _plan(farm: Farm, permit: Permit, found: list[Job], planned: list[NewJob], b
             with all_or_nothing(farm, old.tenant_id, new) if old.render_request.references else nullcontext():
                 references = carry_over(farm.store, old, new)
                 planned.append(retries.again(old, new, route.queue, references, route.plan, route.price))
-        except (ReferenceGone, NoRoute, Forbidden) as error:
+        except (ReferenceGone, NoRoute, Forbidden, Gone) as error:
             bulk.skipped.append((old.uuid, error.code))
     return len(found)
 

@@ -24,7 +24,7 @@ from fluxfarm.campaigns.requests import wish_of as wish_of_spec
 from fluxfarm.campaigns.rows import Issues
 from fluxfarm.campaigns.source import invalid
 from fluxfarm.campaigns.spec import Spec
-from fluxfarm.errors import BadRequest, Conflict, InvalidField, Issue, NotFound
+from fluxfarm.errors import BadRequest, Conflict, Gone, InvalidField, Issue, NotFound
 from fluxfarm.jobs import JobState, Lane
 from fluxfarm.request import MAX_SEED, RenderRequest, check_prompt
 from fluxfarm.scopes import Scope
@@ -128,6 +128,8 @@ def _regenerate(
 
 
 def _like(old: Job, request: RenderRequest, around: Surroundings) -> NewJob:
+    if not request.prompt:
+        raise Gone(f"The prompt of job {old.uuid} was erased, as its time was over; say another.")
     way = around.choose(request, (), wish_of(old))
     return NewJob(
         uuid=uuid4(),

@@ -49,7 +49,10 @@ def _keep(farm: Farm, secret: str, picture: Picture) -> Reference:
     with farm.database.transaction() as session:
         same = references.find_same(session, tenant_id, picture.sha256)
     if same is not None and farm.store.stat(same.object_key) is not None:
-        return same
+        with farm.database.transaction() as session:
+            renewed = references.renew(session, tenant_id, same.id)
+        if renewed is not None:
+            return renewed
     object_key = reference_key(tenant_id)
     farm.store.put(object_key, picture.png, "image/png")
     with farm.database.transaction() as session:

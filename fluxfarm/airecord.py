@@ -104,6 +104,7 @@ class AiRecord(_Part):
     lane: Lane
     campaign: str | None
     tags: list[str]
+    erased: list[str] = []  #: what is kept no longer: prompt, references, results
     external_id: str | None  #: the caller's own name of the job
     webhook: str | None = None  #: the endpoint that is told of the end
     revised_prompt: str | None = None  #: what was rendered, when the prompt was upsampled

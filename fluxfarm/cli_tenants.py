@@ -13,15 +13,19 @@ from fluxfarm.client_replies import TenantReply
 tenants = typer.Typer(help="Who shares the farm; for its operator.", no_args_is_help=True)
 
 NO_LIMIT = 0  #: on the command line, where null cannot be typed
+AS_THE_FARM = -1  #: the same, where 0 means for ever
 
 Weight = Annotated[float | None, typer.Option(help="Share of the GPUs against the others.")]
 Commercial = Annotated[bool | None, typer.Option(help="It renders for business: only weights that allow it.")]
 Model = Annotated[list[str] | None, typer.Option(help="One that it may render; 'all' lifts it. May be repeated.")]
 MaxRunning = Annotated[int | None, typer.Option(min=0, help="Jobs that may render at once; 0 lifts it.")]
 RateLimit = Annotated[int | None, typer.Option(min=0, help="Calls a minute of each of its keys; 0 lifts it.")]
-PromptDays = Annotated[int | None, typer.Option(min=0, help="Days that prompts are kept; 0: until erased.")]
-ReferenceHours = Annotated[int | None, typer.Option(min=0, help="Hours that references are kept; 0: until erased.")]
-ResultDays = Annotated[int | None, typer.Option(min=0, help="Days that pictures are kept; 0: until erased.")]
+PromptDays = Annotated[
+    int | None, typer.Option(min=-1, help="Days that prompts are kept; 0: until erased; -1: as the farm has it.")
+]
+ReferenceHours = Annotated[int | None, typer.Option(min=-1, help="Hours that references are kept; 0 and -1 as above.")]
+ResultDays = Annotated[int | None, typer.Option(min=-1, help="Days that pictures are kept; 0 and -1 as above.")]
+RecordDays = Annotated[int | None, typer.Option(min=-1, help="Days that records are kept; 0 and -1 as above.")]
 
 
 @tenants.command("list")
@@ -60,10 +64,17 @@ def create_tenant(
     prompt_days: PromptDays = None,
     reference_hours: ReferenceHours = None,
     result_days: ResultDays = None,
+    record_days: RecordDays = None,
     json: Json = False,
 ) -> None:
     """Make a tenant; `fluxfarm keys create --tenant ID --scope admin` gives it a key."""
-    policy = _policy(weight, commercial, model, max_running, rate_limit, prompt_days, reference_hours, result_days)
+    kept = {
+        "promptDays": prompt_days,
+        "referenceHours": reference_hours,
+        "resultDays": result_days,
+        "recordDays": record_days,
+    }
+    policy = _policy(weight, commercial, model, max_running, rate_limit, kept)
     with client_of(context) as client:
         made = client.create_tenant(name, policy)
     _tell(made, json=json)
@@ -82,10 +93,17 @@ def change_tenant(
     prompt_days: PromptDays = None,
     reference_hours: ReferenceHours = None,
     result_days: ResultDays = None,
+    record_days: RecordDays = None,
     json: Json = False,
 ) -> None:
     """Change what is named; the rest stays."""
-    policy = _policy(weight, commercial, model, max_running, rate_limit, prompt_days, reference_hours, result_days)
+    kept = {
+        "promptDays": prompt_days,
+        "referenceHours": reference_hours,
+        "resultDays": result_days,
+        "recordDays": record_days,
+    }
+    policy = _policy(weight, commercial, model, max_running, rate_limit, kept)
     with client_of(context) as client:
         changed = client.change_tenant(tenant, policy)
     _tell(changed, json=json)
@@ -104,18 +122,16 @@ def _policy(
     model: list[str] | None,
     max_running: int | None,
     rate_limit: int | None,
-    prompt_days: int | None,
-    reference_hours: int | None,
-    result_days: int | None,
+    kept: dict[str, int | None],
 ) -> dict[str, Any]:
     """What was named, as the API has it."""
     limits = {"maxRunning": max_running, "rateLimit": rate_limit}
-    kept = {"promptDays": prompt_days, "referenceHours": reference_hours, "resultDays": result_days}
     policy: dict[str, Any] = {"weight": weight, "commercial": commercial}
     policy = {name: value for name, value in policy.items() if value is not None} | _limits(limits)
     if model:
         policy["models"] = None if model == ["all"] else model
-    if retention := _limits(kept):
+    retention = {name: None if value == AS_THE_FARM else value for name, value in kept.items() if value is not None}
+    if retention:
         policy["retention"] = retention
     return policy
 

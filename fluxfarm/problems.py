@@ -23,6 +23,7 @@ BY_STATUS: Final[dict[int, type[FluxfarmError]]] = {
     404: errors.NotFound,
     405: errors.MethodNotAllowed,
     409: errors.Conflict,
+    410: errors.Gone,
     413: errors.PayloadTooLarge,
     415: errors.UnsupportedMediaType,
     416: errors.RangeNotSatisfiable,

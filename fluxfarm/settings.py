@@ -139,6 +139,42 @@ class Settings(BaseSettings):
         "auto", alias="S3_ADDRESSING_STYLE", description="`path` or `virtual`; `auto`: path with an own endpoint."
     )
 
+    # --- how long things are kept --------------------------------------------------------------------------------
+    prompt_days: int = Field(
+        30,
+        alias="FLUXFARM_PROMPT_DAYS",
+        ge=0,
+        le=36_500,
+        description=(
+            "Days after a job's end that its prompt is kept, where the tenant has no number of its own, as with the "
+            "next three; 0: until it is erased."
+        ),
+    )
+    reference_hours: int = Field(
+        24,
+        alias="FLUXFARM_REFERENCE_HOURS",
+        ge=0,
+        le=876_000,
+        description=(
+            "Hours that reference pictures are kept after their upload or the end of the job that they came with; "
+            "those that an open job or a campaign needs stay. 0: until erased."
+        ),
+    )
+    result_days: int = Field(
+        0,
+        alias="FLUXFARM_RESULT_DAYS",
+        ge=0,
+        le=36_500,
+        description="Days after a job's end that its pictures are kept; 0: until erased.",
+    )
+    record_days: int = Field(
+        0,
+        alias="FLUXFARM_RECORD_DAYS",
+        ge=0,
+        le=36_500,
+        description="Days after a job's end that its record is kept; the ledger keeps the amounts. 0: until erased.",
+    )
+
     # --- models and workers --------------------------------------------------------------------------------------
     models: Annotated[tuple[ModelSource, ...], NoDecode] = Field(
         default_factory=lambda: parse_sources("fluxfarm/flux-2-klein-small,fluxfarm/flux-2-small"),

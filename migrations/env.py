@@ -10,9 +10,10 @@ from storage.database import libpq_url
 from storage.ledger_records import Balance
 from storage.records import Base
 from storage.remote_records import RemoteCall
+from storage.retention_records import Leftover
 from storage.webhook_records import Endpoint
 
-for table in (Balance, Batch, Campaign, Endpoint, RemoteCall):  # its tables are known because it was imported
+for table in (Balance, Batch, Campaign, Endpoint, Leftover, RemoteCall):  # its tables are known because it was imported
     assert table.metadata is Base.metadata
 
 

@@ -69,7 +69,9 @@ class Tenant(Base):
     __table_args__ = (
         CheckConstraint("weight > 0", name="weight"),
         CheckConstraint("max_running > 0 AND rate_limit > 0", name="caps"),
-        CheckConstraint("prompt_days > 0 AND reference_hours > 0 AND result_days > 0", name="retention"),
+        CheckConstraint(
+            "prompt_days >= 0 AND reference_hours >= 0 AND result_days >= 0 AND record_days >= 0", name="retention"
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
@@ -79,9 +81,10 @@ class Tenant(Base):
     models: Mapped[list[str] | None]  #: slugs that it may render; NULL: all
     max_running: Mapped[int | None]  #: jobs that may render at once; NULL: as its share allows
     rate_limit: Mapped[int | None]  #: calls a minute of each of its keys; NULL: the farm's setting
-    prompt_days: Mapped[int | None]  #: how long prompts are kept; NULL: until the job is erased
+    prompt_days: Mapped[int | None]  #: kept after the job's end; NULL: the farm's setting; 0: until it is erased
     reference_hours: Mapped[int | None]
     result_days: Mapped[int | None]
+    record_days: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -143,6 +146,13 @@ class Job(Base):
         Index("ix_jobs_movable", "queue", "seq", postgresql_where=text("status = 'QUEUED' AND remote")),
         Index("ix_jobs_finished", "queue", "finished_at", postgresql_where=text("status = 'SUCCESS'")),
         Index("ix_jobs_failed", "tenant_id", "seq", postgresql_where=text("status = 'FAILED'")),
+        Index("ix_jobs_kept", "tenant_id", "finished_at", "seq", postgresql_where=text("finished_at IS NOT NULL")),
+        Index(
+            "ix_jobs_references",
+            text("(request -> 'references')"),
+            postgresql_using="gin",
+            postgresql_where=text("status IN ('QUEUED','RUNNING') AND type = 'IMAGE_EDITOR'"),
+        ),
         Index("ix_jobs_retry_of", "retry_of", unique=True, postgresql_where=text("retry_of IS NOT NULL")),
         Index(
             "ix_jobs_external_id",
@@ -184,6 +194,7 @@ class Job(Base):
     steps: Mapped[int]
     cost: Mapped[Decimal] = mapped_column(server_default=text("0"))  #: USD
     error: Mapped[dict[str, Any] | None]
+    erased: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))  #: by retention: prompt, references, results
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

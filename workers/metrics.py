@@ -27,6 +27,7 @@ WEBHOOKS: Final = Counter("fluxfarm_webhook_attempts", "POSTs to endpoints, by w
 ROUND: Final = Histogram("fluxfarm_scheduler_round_seconds", "A round of tickets and sweeps.", buckets=ROUNDS)
 LAST_ROUND: Final = Gauge("fluxfarm_scheduler_last_round", "When the last round ended well, in Unix seconds.")
 EXPIRED: Final = Counter("fluxfarm_leases_expired", "Jobs that were taken back from dead workers.")
+ERASED: Final = Counter("fluxfarm_retention_erased", "What was erased as its time was over.", ("kind",))
 RESENT: Final = Counter("fluxfarm_tickets_resent", "Tickets that the broker had lost.")
 
 log = structlog.get_logger()

@@ -14,6 +14,7 @@ from storage.dispatcher import Dispatcher
 from storage.objects import ObjectStore, attempt_prefix, job_prefix
 from storage.repository import attempts, calls, deliveries, idempotency, workers
 from workers import metrics
+from workers.retention import Retention
 
 LOST: Final = Problem(
     code=WorkerLost.code, message="The worker stopped renewing its lease; the job starts again.", retryable=True
@@ -39,6 +40,7 @@ class Sweeper:
         self._database = database
         self._dispatcher = dispatcher
         self._store = store
+        self._retention = Retention(settings, database, store)
 
     def expire_leases(self) -> int:
         """Take the jobs of dead workers back, by the database's clock."""
@@ -105,6 +107,8 @@ class Sweeper:
             self.forget_workers,
             self.forget_keys,
             self.forget_deliveries,
+            self._retention.erase_due,
+            self._retention.sweep_leftovers,
         )
         for round_ in rounds:
             try:

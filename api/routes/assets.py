@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Response
 from api.auth import Secret, allowed
 from api.errors import problems
 from api.farm import FarmPart
+from api.outcome import check_kept
 from fluxfarm.errors import NotFound
 from fluxfarm.scopes import Scope
 from storage.presenting import presigned
@@ -27,15 +28,15 @@ router = APIRouter(prefix="/v1/assets", tags=["assets"])
             "description": "A temporary link to the picture",
             "headers": {"Location": {"schema": {"type": "string", "format": "uri"}}},
         },
-        **problems(401, 403, 404),
+        **problems(401, 403, 404, 410),
     },
 )
 def open_asset(farm: FarmPart, secret: Secret, uuid: UUID, n: Annotated[int, Path(ge=0, le=1000)]) -> Response:
     """Go to image n of a job."""
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        images = jobs.read(session, key.tenant_id, uuid).images
-    image = next((image for image in images if image.n == n), None)
+        job = check_kept(jobs.read(session, key.tenant_id, uuid))
+    image = next((image for image in job.images if image.n == n), None)
     if image is None:
         raise NotFound(f"Job {uuid} has no image {n}.")
     return Response(status_code=302, headers={"Location": presigned(farm.store, farm.settings, image)})

@@ -133,7 +133,7 @@ def history(
 @router.post(
     "/masters",
     operation_id="makeMasters",
-    responses={200: {"model": Masters}, **problems(400, 401, 403, 404, 409, 413, 415)},
+    responses={200: {"model": Masters}, **problems(400, 401, 403, 404, 409, 410, 413, 415)},
     openapi_extra=_body("Picks"),
 )
 def masters(farm: FarmPart, secret: Secret, creation: Making, name: Name, body: JsonBody) -> Response:

@@ -230,6 +230,18 @@ def _wish(farm: Farm, secret: str, name: str, wanted: campaigns.Wish) -> Respons
     return shown
 
 
+@router.delete("/{name}", operation_id="eraseCampaign", status_code=204, responses=problems(401, 403, 404))
+def erase_campaign(farm: FarmPart, secret: Secret, name: Name) -> Response:
+    """Erase a campaign: its texts, reviews and share links, and every job of it with its pictures.
+
+    What runs is stopped. The records are gone at once; the files of many jobs take the sweeper some minutes.
+    """
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
+        campaigns.erase(session, key.tenant_id, name)
+    return Response(status_code=204)
+
+
 class RetriedCampaign(BaseModel):
     """What a retry came to."""
 

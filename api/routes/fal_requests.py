@@ -22,6 +22,7 @@ from api.dialects.fal import serves
 from api.dialects.fal_errors import FalError, failure_reply
 from api.errors import errors_as
 from api.farm import Farm, FarmPart
+from api.outcome import check_kept
 from api.routes.jobs import CANCELED
 from fluxfarm.errors import Conflict, DatabaseUnavailable, NotFound
 from fluxfarm.jobs import JobState
@@ -50,13 +51,14 @@ async def read_key_set(farm: FarmPart) -> Response:
 @router.get(
     "/fal/queue/{owner}/{app}/requests/{uuid}",
     operation_id="readFalResult",
-    responses={200: {"description": "The result"}, **errors_as(FalError, 400, 401, 403, 404, 422, 499, 504)},
+    responses={200: {"description": "The result"}, **errors_as(FalError, 400, 401, 403, 404, 410, 422, 499, 504)},
 )
 def read_result(farm: FarmPart, secret: Secret, owner: str, app: str, uuid: UUID) -> Response:
     """Read the result of a request; 400 while there is none."""
     job, _ = _read(farm, secret, f"{owner}/{app}", uuid)
     headers = {REQUEST_ID: str(uuid)}
     if job.status is JobState.SUCCESS:
+        check_kept(job)
         return JSONResponse(fal.result(job, picture_urls(farm, job)), headers=headers)
     if job.problem is None or not job.status.is_final:
         return JSONResponse({"detail": IN_PROGRESS}, 400, headers)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from api.auth import Secret, check_caller
+from api.auth import Secret, allowed, check_caller
 from api.bodies import FIELD, read_upload
 from api.creation import Making
 from api.errors import problems
@@ -16,6 +18,7 @@ from api.replies import reply
 from api.uploads import keep, said
 from fluxfarm.airecord import Moment
 from fluxfarm.scopes import Scope
+from storage.repository import references, tenants
 
 router = APIRouter(prefix="/v1/references", tags=["references"])
 
@@ -63,3 +66,16 @@ async def upload_reference(farm: FarmPart, secret: Secret, creation: Making, req
         created_at=row.created_at,
     )
     return await run_in_threadpool(creation.close, reply(kept, 201))
+
+
+@router.delete("/{reference}", operation_id="eraseReference", status_code=204, responses=problems(401, 403, 404))
+def erase_reference(farm: FarmPart, secret: Secret, reference: Annotated[str, Path(max_length=64)]) -> Response:
+    """Forget an uploaded picture.
+
+    No new job can name it. Its file is deleted within minutes, or when nothing needs it any more: no open job, and no
+    campaign.
+    """
+    with farm.database.transaction() as session:
+        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
+        references.erase(session, key.tenant_id, reference)
+    return Response(status_code=204)

@@ -114,7 +114,7 @@ _HEADERS: Final = {
     status_code=202,
     responses={
         202: {"model": JobReply, "description": "The new job", "headers": _HEADERS},
-        **problems(400, 401, 403, 404, 409, 422),
+        **problems(400, 401, 403, 404, 409, 410, 422),
     },
 )
 def retry_job(farm: FarmPart, secret: Secret, uuid: UUID, idempotency_key: IdempotencyKey) -> Response:

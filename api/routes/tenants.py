@@ -30,6 +30,8 @@ from storage.repository import leaderboard, ledger, policies, tenants
 
 MOST: Final = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=MOST)]
+Days = Annotated[int, Field(ge=0, le=36_500)]
+Hours = Annotated[int, Field(ge=0, le=876_000)]
 Weight = Annotated[float, Field(ge=0.001, le=1000)]
 Money = Annotated[float, Field(ge=0, le=1_000_000)]
 Models = Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=100)]
@@ -56,11 +58,12 @@ class _Asked(Strict):
 
 
 class Retention(_Asked):
-    """How long things are kept; null: until they are erased."""
+    """How long things are kept; null: as the farm's settings say; 0: until they are erased."""
 
-    prompt_days: Count | None = None
-    reference_hours: Count | None = None
-    result_days: Count | None = None
+    prompt_days: Days | None = Field(None, description="Prompts, after the job's end.")
+    reference_hours: Hours | None = Field(None, description="Reference pictures, after upload or the job's end.")
+    result_days: Days | None = Field(None, description="Pictures, after the job's end.")
+    record_days: Days | None = Field(None, description="Whole records, after the job's end; amounts stay.")
 
 
 class TenantChange(_Asked):
@@ -86,11 +89,12 @@ class _Told(BaseModel):
 
 
 class RetentionReply(_Told):
-    """How long things are kept; null: until they are erased."""
+    """How long things are kept; null: as the farm's settings say; 0: until they are erased."""
 
     prompt_days: int | None
     reference_hours: int | None
     result_days: int | None
+    record_days: int | None
 
 
 class TenantReply(_Told):

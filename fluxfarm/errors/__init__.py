@@ -27,6 +27,7 @@ FluxfarmError
 │   ├── AlreadyRetried         409  already_retried        the job was retried before; that job is named
 │   ├── CampaignExists         409  campaign_exists        another campaign of the tenant has this name
 │   └── IdempotencyInFlight    409  idempotency_in_flight  a call with this key is still worked on (try again)
+├── Gone                       410  gone                   what is needed was erased, as its time was over
 ├── PayloadTooLarge            413  payload_too_large
 ├── UnsupportedMediaType       415  unsupported_media_type
 ├── RangeNotSatisfiable        416  range_not_satisfiable
@@ -72,6 +73,7 @@ from fluxfarm.errors.calls import (
     ExternalIdTaken,
     Forbidden,
     ForbiddenUrl,
+    Gone,
     IdempotencyInFlight,
     IdempotencyKeyReused,
     InternalError,
@@ -138,6 +140,7 @@ __all__ = [
     "FluxfarmError",
     "Forbidden",
     "ForbiddenUrl",
+    "Gone",
     "IdempotencyInFlight",
     "IdempotencyKeyReused",
     "InternalError",

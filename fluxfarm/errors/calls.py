@@ -188,6 +188,13 @@ class IdempotencyInFlight(Conflict):
     retryable = True
 
 
+class Gone(FluxfarmError):
+    """What the call needs was erased, as the time that it is kept for was over."""
+
+    code = "gone"
+    status = 410
+
+
 class PayloadTooLarge(FluxfarmError):
     """The body is over the cap."""
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -15,7 +15,7 @@ from fluxfarm.airecord import Problem
 from fluxfarm.errors import Conflict, NotFound
 from fluxfarm.jobs import JobState
 from storage.campaign_records import Campaign
-from storage.repository import campaign_ends, deliveries, ledger
+from storage.repository import campaign_ends, deliveries, events, ledger
 from storage.repository.events import JOB_CHANGED
 
 Wish = Literal["wait", "run", "pause", "cancel"]
@@ -42,6 +42,18 @@ CANCEL: Final = text(
         SELECT uuid, 'status', jsonb_build_object('status', 'CANCELED', 'error', CAST(:error AS jsonb)) FROM ended
     )
     SELECT uuid, webhook_id, pg_notify(:channel, uuid::text) FROM ended
+    """
+)
+ERASE: Final = text(
+    """
+    WITH gone AS (
+        DELETE FROM jobs WHERE tenant_id = :tenant_id AND campaign = :name AND campaign <> ''
+        RETURNING uuid, tenant_id, status
+    ),
+    noted AS (
+        INSERT INTO erasures (job_uuid, tenant_id) SELECT uuid, tenant_id FROM gone ON CONFLICT DO NOTHING
+    )
+    SELECT uuid, status FROM gone
     """
 )
 PARK: Final = text(
@@ -159,6 +171,22 @@ def wish(session: Session, tenant_id: UUID, name: str, wanted: Wish) -> Campaign
     if wanted != "run":
         session.execute(PARK)
     return found
+
+
+def erase(session: Session, tenant_id: UUID, name: str) -> None:
+    """Remove a campaign and all its jobs; those that run stop, and the sweeper deletes what they stored. Money stays.
+
+    Raises:
+        NotFound: no such campaign.
+    """
+    found = read(session, tenant_id, name)
+    gone = session.execute(ERASE, {"tenant_id": tenant_id, "name": found.name}).all()
+    if gone:
+        ledger.close(session, *(row.uuid for row in gone))
+    for row in gone:
+        if row.status == JobState.RUNNING:
+            events.announce_stop(session, row.uuid, None)
+    session.execute(delete(Campaign).where(Campaign.id == found.id))
 
 
 def cancel_waiting(session: Session, tenant_id: UUID, name: str, problem: Problem) -> list[UUID]:

@@ -203,7 +203,7 @@ def _insertion(names: tuple[str, ...]) -> ReturningInsert[Any, Any, Any, Any, An
 def stored(values: Mapping[str, Any], row: Row[Any, Any, Any, Any, Any]) -> Stored:
     """The job of a row that was inserted; ``row`` has the columns ``MADE``."""
     seq, created_at, cost, sent, slots = row
-    job = Job(**values, seq=seq, created_at=created_at, cost=cost, attempt=0, step=0, attempts=[], images=[])
+    job = Job(**values, seq=seq, created_at=created_at, cost=cost, attempt=0, step=0, erased=[], attempts=[], images=[])
     return Stored(job, dispatch.Window(sent=sent, slots=slots))
 
 
@@ -368,7 +368,7 @@ def erase(session: Session, tenant_id: UUID, uuid: UUID) -> None:
     ).one_or_none()
     if gone is None:
         raise _not_found(uuid)
-    session.add(Erasure(job_uuid=uuid, tenant_id=tenant_id))
+    session.execute(insert(Erasure).values(job_uuid=uuid, tenant_id=tenant_id).on_conflict_do_nothing())
     ledger.close(session, uuid)
     events.announce_stop(session, uuid, None)
     if not gone.status.is_final:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from fluxfarm.errors import NotFound
 from storage.records import Reference
+from storage.retention_records import Leftover
 
 
 def create(session: Session, reference: Reference) -> Reference:
@@ -23,6 +26,27 @@ def find_same(session: Session, tenant_id: UUID, sha256: str) -> Reference | Non
     """A reference of the tenant with this very content: uploading a picture again makes no second one."""
     query = select(Reference).where(Reference.tenant_id == tenant_id, Reference.sha256 == sha256)
     return session.scalars(query.order_by(Reference.created_at).limit(1)).first()
+
+
+def renew(session: Session, tenant_id: UUID, reference_id: str) -> Reference | None:
+    """The reference as if it were uploaded now: it is kept as long as a new one. None: it is gone."""
+    own = (Reference.tenant_id == tenant_id, Reference.id == reference_id)
+    return session.scalars(
+        update(Reference).where(*own).values(created_at=func.now()).returning(Reference)
+    ).one_or_none()
+
+
+def erase(session: Session, tenant_id: UUID, reference_id: str) -> None:
+    """Forget an uploaded reference; its picture goes when no open job and no campaign needs it.
+
+    Raises:
+        NotFound: no such reference, or somebody else's.
+    """
+    own = (Reference.tenant_id == tenant_id, Reference.id == reference_id)
+    key = session.scalar(delete(Reference).where(*own).returning(Reference.object_key))
+    if key is None:
+        raise NotFound("There is no such reference.")
+    session.execute(insert(Leftover).values(path=key, tenant_id=tenant_id).on_conflict_do_nothing())
 
 
 def find(session: Session, tenant_id: UUID, ids: Iterable[str]) -> dict[str, Reference]:

@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased, raiseload
 
-from fluxfarm.errors import AlreadyRetried, Conflict, NotFound
+from fluxfarm.errors import AlreadyRetried, Conflict, Gone, NotFound
 from fluxfarm.jobs import JobState, Lane
 from fluxfarm.routing import RoutePlan
 from storage.records import Job
@@ -83,7 +83,12 @@ def again(
     """The same order under a new uuid: same seeds, same lane, same campaign; a deadline only if it is still ahead.
 
     The external id stays with the first job, which it names for good.
+
+    Raises:
+        Gone: the prompt was erased.
     """
+    if not old.render_request.prompt:
+        raise Gone(f"The prompt of job {old.uuid} was erased, as its time was over; post the job anew.")
     return NewJob(
         uuid=uuid,
         tenant_id=old.tenant_id,

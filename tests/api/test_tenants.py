@@ -43,7 +43,7 @@ def test_a_tenant_is_made_changed_and_gets_its_first_key(api: TestClient) -> Non
     made = api.post("/v1/tenants", json=tenants.EXAMPLES["agency"]["value"])
     assert made.status_code == 201, made.text
     agency = made.json()
-    kept = {"promptDays": 30, "referenceHours": None, "resultDays": None}
+    kept = {"promptDays": 30, "referenceHours": None, "resultDays": None, "recordDays": None}
     assert (agency["weight"], agency["commercial"], agency["maxRunning"], agency["models"]) == (0.5, True, 2, None)
     assert agency["retention"] == kept
     path = f"/v1/tenants/{agency['id']}"

@@ -1,0 +1,382 @@
+"""What is kept no longer, by the clock and by a caller's word; a word of the prompt is looked for everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+from sqlalchemy import text
+from starlette.testclient import TestClient
+
+from fluxfarm.airecord import Problem
+from fluxfarm.settings import Settings
+from storage.database import Database
+from storage.dispatcher import Dispatcher
+from storage.objects import ObjectStore
+from storage.queue import Queue
+from storage.records import Base, Tenant
+from storage.repository import retention as kept
+from tests.api.campaigns_made import files, make, render
+from tests.api.samples import Hand, body, picture
+from tests.api.test_references import data_uri
+from workers.retention import Retention
+from workers.sweeping import Sweeper
+
+CANARY = "kanarienvogel-7f3a"
+QUOTED = Problem(code="moderated", message=f"'{CANARY}' is not allowed", retryable=False)
+
+
+@pytest.fixture
+def retention(settings: Settings, database: Database, store: ObjectStore) -> Retention:
+    return Retention(settings.model_copy(update={"lease": 0.0001}), database, store)
+
+
+@pytest.fixture
+def sweeper(settings: Settings, database: Database, store: ObjectStore) -> Sweeper:
+    quick = settings.model_copy(update={"lease": 0.0001})
+    return Sweeper(quick, database, Dispatcher(database, Queue(settings), window=2), store)
+
+
+def places(database: Database, settings: Settings, word: str = CANARY) -> list[str]:
+    """Every table, key of Valkey and file of the data folder that holds the word."""
+    found = []
+    with database.engine.connect() as connection:
+        for name in sorted(table.name for table in Base.metadata.sorted_tables):
+            rows = connection.scalar(text(f"SELECT count(*) FROM {name} AS t WHERE t::text LIKE '%{word}%'"))
+            found += [name] if rows else []
+        bodies = connection.scalars(text("SELECT body FROM batch_files")).all()
+        found += ["batch_files"] if any(word.encode() in bytes(one) for one in bodies) else []
+    with Redis.from_url(settings.redis_url.get_secret_value()) as redis:
+        found += [repr(key) for key in redis.scan_iter() if word.encode() in key + (redis.dump(key) or b"")]
+    for path in Path(settings.data_dir).rglob("*"):
+        if path.is_file() and (word in path.name or word.encode() in path.read_bytes()):
+            found.append(path.name)
+    return found
+
+
+def age(database: Database, days: float) -> None:
+    """Let so many days pass for everything that is stored."""
+    with database.engine.begin() as connection:
+        for table, columns in {
+            "jobs": ("created_at", "finished_at"),
+            "campaigns": ("created_at",),
+            "batches": ("created_at",),
+            "batch_files": ("created_at",),
+            "reference_images": ("created_at",),
+        }.items():
+            moved = ", ".join(f"{column} = {column} - {days} * interval '1 day'" for column in columns)
+            connection.execute(text(f"UPDATE {table} SET {moved}"))
+
+
+def keep(database: Database, **days: int | None) -> None:
+    with database.engine.begin() as connection:
+        for name, value in days.items():
+            connection.execute(text(f"UPDATE tenants SET {name} = :value"), {"value": value})
+
+
+def post(api: TestClient, **changes: Any) -> str:
+    reply = api.post("/v1/jobs", json=body({"prompt": f"a {CANARY} on a branch"}, **changes))
+    assert reply.status_code == 202, reply.text
+    uuid: str = reply.json()["aiRecord"]["uuid"]
+    return uuid
+
+
+def record(api: TestClient, uuid: str) -> dict[str, Any]:
+    found: dict[str, Any] = api.get(f"/v1/jobs/{uuid}").json()["aiRecord"]
+    return found
+
+
+def upload(api: TestClient, size: int = 80) -> str:
+    reply = api.post("/v1/references", files={"file": picture(size, 64)})
+    assert reply.status_code == 201, reply.text
+    identity: str = reply.json()["id"]
+    return identity
+
+
+def objects(store: ObjectStore) -> int:
+    return len(list(store.keys("t/")))
+
+
+def test_prompts_go_after_their_days_and_the_rest_stays(
+    api: TestClient, database: Database, settings: Settings, hand: Hand, retention: Retention
+) -> None:
+    done, failed, waiting = post(api), post(api), post(api)
+    hand.finish(hand.claim(done))
+    hand.fail(hand.claim(failed), QUOTED)
+    assert set(places(database, settings)) >= {"jobs", "attempts", "events"}
+    retention.erase_now()
+    assert record(api, done)["erased"] == [], "the farm keeps prompts for thirty days"
+    age(database, 31)
+    retention.erase_now()
+    told = record(api, done)
+    assert (told["erased"], told["aiRecordDetail"]["promptObject"]) == (["prompt"], {})
+    assert (told["status"], len(told["temporaryUrls"]), len(told["attempts"][0]["seeds"])) == ("SUCCESS", 1, 1)
+    assert record(api, failed)["error"]["code"] == "moderated"
+    assert CANARY in record(api, waiting)["aiRecordDetail"]["promptObject"]["prompt"], "a job that is not over"
+    assert api.post(f"/v1/jobs/{waiting}/cancel").status_code == 200
+    age(database, 31)
+    retention.erase_now()
+    assert places(database, settings) == []
+
+
+def test_a_job_without_its_prompt_is_not_tried_again(
+    api: TestClient, database: Database, hand: Hand, retention: Retention
+) -> None:
+    uuid = post(api)
+    hand.fail(hand.claim(uuid))
+    age(database, 31)
+    retention.erase_now()
+    refused = api.post(f"/v1/jobs/{uuid}/retry")
+    assert (refused.status_code, refused.json()["code"]) == (410, "gone")
+    many = api.post("/v1/jobs/retry", json={}).json()
+    assert (many["jobs"], many["skipped"]) == ([], [{"job": uuid, "code": "gone"}])
+
+
+@pytest.mark.parametrize("days", [0, 40])
+def test_a_tenant_may_keep_its_prompts_longer(
+    api: TestClient, database: Database, hand: Hand, retention: Retention, tenant: Tenant, days: int
+) -> None:
+    changed = api.patch(f"/v1/tenants/{tenant.id}", json={"retention": {"promptDays": days}})
+    assert changed.json()["retention"]["promptDays"] == days
+    uuid = post(api)
+    hand.finish(hand.claim(uuid))
+    age(database, 31)
+    retention.erase_now()
+    assert record(api, uuid)["erased"] == []
+
+
+def test_pictures_go_after_their_days(
+    api: TestClient, database: Database, hand: Hand, store: ObjectStore, retention: Retention, sweeper: Sweeper
+) -> None:
+    keep(database, result_days=7, prompt_days=0)
+    old, new = post(api), post(api)
+    hand.finish(hand.claim(old))
+    age(database, 8)
+    hand.finish(hand.claim(new))
+    link = record(api, old)["temporaryUrl"]
+    retention.erase_now()
+    sweeper.sweep_objects()
+    told = record(api, old)
+    assert (told["status"], told["erased"], told["temporaryUrls"]) == ("SUCCESS", ["results"], [])
+    assert told["aiRecordDetail"]["resultObject"] == []
+    assert api.get(link).status_code == 404
+    gone = api.get(f"/v1/assets/{old}/0")
+    assert (gone.status_code, gone.json()["code"]) == (410, "gone")
+    assert api.get(f"/v1/assets/{new}/0").status_code == 302
+    assert objects(store) == 1
+
+
+def test_references_stay_while_something_needs_them(
+    api: TestClient, database: Database, store: ObjectStore, retention: Retention
+) -> None:
+    used, unused = upload(api, 80), upload(api, 96)
+    asked = {"prompt": "like this", "images": [used], "size": "64x64"}
+    waiting = api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).json()["aiRecord"]["uuid"]
+    age(database, 2)
+    retention.erase_now()
+    retention.sweep_leftovers()
+    assert objects(store) == 1, "the one that the waiting job needs"
+    refused = api.post("/v1/jobs", json=body(asked | {"images": [unused]}, type="IMAGE_EDITOR"))
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_reference")
+    assert api.post(f"/v1/jobs/{waiting}/cancel").status_code == 200
+    retention.erase_now()
+    retention.sweep_leftovers()
+    assert objects(store) == 0
+
+
+def test_an_object_is_not_deleted_under_a_job_that_came_meanwhile(
+    api: TestClient, database: Database, store: ObjectStore, retention: Retention
+) -> None:
+    """The job was accepted while its reference was being forgotten: it knew the key already."""
+    reference = upload(api)
+    asked = {"prompt": "like this", "images": [reference], "size": "64x64"}
+    assert api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).status_code == 202
+    assert api.delete(f"/v1/references/{reference}").status_code == 204
+    assert api.delete(f"/v1/references/{reference}").status_code == 404
+    retention.sweep_leftovers()
+    assert objects(store) == 1
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET status = 'CANCELED', finished_at = now()"))
+    retention.sweep_leftovers()
+    assert objects(store) == 0
+
+
+def test_pictures_that_came_with_a_job_go_some_hours_after_its_end(
+    api: TestClient, database: Database, store: ObjectStore, hand: Hand, retention: Retention
+) -> None:
+    inline = data_uri(picture())
+    asked = {"prompt": "like this", "images": [inline], "size": "64x64"}
+    uuid = api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).json()["aiRecord"]["uuid"]
+    age(database, 2)
+    retention.erase_now()
+    retention.sweep_leftovers()
+    assert objects(store) == 1
+    hand.finish(hand.claim(uuid))
+    age(database, 2)
+    retention.erase_now()
+    retention.sweep_leftovers()
+    assert (objects(store), record(api, uuid)["erased"]) == (1, ["references"]), "the result"
+    assert api.get(f"/v1/assets/{uuid}/0").status_code == 302
+
+
+def test_the_same_picture_again_is_kept_as_long_as_a_new_one(
+    api: TestClient, database: Database, retention: Retention
+) -> None:
+    first = upload(api)
+    age(database, 0.9)
+    assert upload(api) == first
+    age(database, 0.9)
+    retention.erase_now()
+    assert upload(api) == first
+
+
+def test_a_campaign_keeps_its_pictures_and_texts_until_its_prompts_go(
+    api: TestClient, database: Database, settings: Settings, store: ObjectStore, hand: Hand, retention: Retention
+) -> None:
+    made = {"prompt": f"{{product}}, {CANARY}", "references": [upload(api)], "defaults": {"x": CANARY}}
+    make(api, **made)
+    age(database, 40)
+    retention.erase_now()
+    retention.sweep_leftovers()
+    assert objects(store) == 1, "its jobs have not begun"
+    render(api, hand)
+    age(database, 29)
+    retention.erase_now()
+    pictures = objects(store)
+    name = files(api)[0]["name"]
+    again = {"files": [name], "verdict": "regenerate"}
+    assert api.post("/v1/campaigns/spring/reviews", json=again).status_code == 200
+    render(api, hand)
+    age(database, 31)
+    retention.erase_now()
+    retention.sweep_leftovers()
+    assert places(database, settings) == []
+    assert objects(store) == pictures, "one new picture, and the reference is gone"
+    shown = api.get("/v1/campaigns/spring").json()["campaign"]
+    assert shown["files"]["success"] == 6
+    refused = api.post("/v1/campaigns/spring/reviews", json=again)
+    assert (refused.status_code, refused.json()["code"]) == (410, "gone")
+    assert api.post("/v1/campaigns/spring/reviews", json=again | {"prompt": "another"}).status_code == 200
+
+
+def test_records_go_after_their_days_and_the_amounts_stay(
+    api: TestClient,
+    database: Database,
+    settings: Settings,
+    store: ObjectStore,
+    hand: Hand,
+    retention: Retention,
+    sweeper: Sweeper,
+) -> None:
+    keep(database, record_days=90, prompt_days=0)
+    make(api, prompt=f"{{product}}, {CANARY}")
+    render(api, hand)
+    waiting = post(api)
+    age(database, 91)
+    for _ in range(2):
+        retention.erase_now()
+    sweeper.sweep_objects()
+    assert [one["uuid"] for one in api.get("/v1/jobs").json()["data"]] == [waiting]
+    assert api.get("/v1/campaigns/spring").status_code == 404
+    assert objects(store) == 0
+    assert places(database, settings) == ["jobs"]
+
+
+def test_batches_keep_their_files_as_long_as_prompts(
+    api: TestClient, database: Database, settings: Settings, retention: Retention
+) -> None:
+    line = (
+        f'{{"custom_id": "1", "method": "POST", "url": "/v1/images/generations", "body": {{"prompt": "{CANARY}"}}}}\n'
+    )
+    sent = api.post("/v1/files", files={"file": ("calls.jsonl", line)}, data={"purpose": "batch"})
+    assert sent.status_code == 200, sent.text
+    assert places(database, settings) == ["batch_files"]
+    age(database, 31)
+    retention.erase_now()
+    assert places(database, settings) == []
+
+
+def test_delete_erases_a_job_everywhere(
+    api: TestClient, database: Database, settings: Settings, store: ObjectStore, hand: Hand
+) -> None:
+    uuid = post(api, tags=[CANARY], externalId=CANARY)
+    hand.finish(hand.claim(uuid))
+    assert places(database, settings) == ["jobs"], "a prompt stands in one place only"
+    assert api.delete(f"/v1/jobs/{uuid}").status_code == 204
+    assert (places(database, settings), objects(store)) == ([], 0)
+
+
+def test_delete_erases_a_campaign_with_all_its_jobs(
+    api: TestClient, database: Database, settings: Settings, store: ObjectStore, hand: Hand, sweeper: Sweeper
+) -> None:
+    make(api, prompt=f"{{product}}, {CANARY}", tags=[CANARY])
+    render(api, hand)
+    comment = {"files": [files(api)[0]["name"]], "verdict": "comment", "comment": CANARY}
+    assert api.post("/v1/campaigns/spring/reviews", json=comment).status_code == 200
+    other = post(api)
+    assert api.delete("/v1/campaigns/spring").status_code == 204
+    assert api.delete("/v1/campaigns/spring").status_code == 404
+    sweeper.sweep_objects()
+    assert objects(store) == 0
+    assert [one["uuid"] for one in api.get("/v1/jobs").json()["data"]] == [other]
+    assert api.delete(f"/v1/jobs/{other}").status_code == 204
+    assert places(database, settings) == []
+
+
+def test_rounds_are_bounded_and_go_on_where_they_stopped(
+    api: TestClient, database: Database, retention: Retention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.retention.BATCH", 2)
+    monkeypatch.setattr("workers.retention.BATCHES", 1)
+    jobs = [post(api) for _ in range(5)]
+    with database.engine.begin() as connection:  # all at one moment, as when a campaign is canceled
+        connection.execute(text("UPDATE jobs SET status = 'CANCELED', finished_at = now() - interval '31 days'"))
+    erased = []
+    for _ in range(4):
+        retention.erase_now()
+        erased.append(sum(record(api, uuid)["erased"] == ["prompt"] for uuid in jobs))
+    assert erased == [2, 4, 5, 5]
+
+
+def test_two_schedulers_do_the_work_once(database: Database, tenant: Tenant) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO jobs (uuid, tenant_id, type, model, status, lane, queue, provider, request, prompt_object,"
+                " gpu_seconds, tags, steps, finished_at) SELECT gen_random_uuid(), :tenant, 'IMAGE_GENERATOR', 'm',"
+                " 'SUCCESS', 0, 'q', 'auto', '{}', '{}', 0, '{}', 1, now() - interval '31 days'"
+                " FROM generate_series(1, 3)"
+            ),
+            {"tenant": tenant.id},
+        )
+    with database.transaction() as session:
+        assert kept.erase(session, "prompt", tenant.id, 0, limit=2) == 0, "0: for ever"
+    with database.transaction() as first:
+        assert kept.erase(first, "prompt", tenant.id, 30, limit=2) == 2
+        with database.transaction() as second:
+            assert kept.erase(second, "prompt", tenant.id, 30, limit=2) == 0
+    with database.transaction() as session:
+        assert kept.due(session, "prompt", 30, limit=9) == [tenant.id]
+        assert kept.erase(session, "prompt", tenant.id, 30, limit=2) == 1
+        assert kept.due(session, "prompt", 30, limit=9) == []
+
+
+@pytest.mark.parametrize(
+    "kept", [{"promptDays": -1}, {"promptDays": 36_501}, {"referenceHours": 10**9}, {"recordDays": "7"}]
+)
+def test_times_that_no_tenant_can_have(api: TestClient, tenant: Tenant, kept: dict[str, Any]) -> None:
+    reply = api.patch(f"/v1/tenants/{tenant.id}", json={"retention": kept})
+    assert (reply.status_code, reply.json()["code"]) == (400, "invalid_field")
+
+
+def test_nobody_erases_what_is_anothers(api: TestClient, other_key: str) -> None:
+    reference = upload(api)
+    make(api)
+    theirs = {"Authorization": f"Bearer {other_key}"}
+    assert api.delete(f"/v1/references/{reference}", headers=theirs).status_code == 404
+    assert api.delete("/v1/campaigns/spring", headers=theirs).status_code == 404
+    assert api.delete(f"/v1/references/{uuid4()}").status_code == 404
+    assert api.get("/v1/campaigns/spring").status_code == 200
