@@ -42,7 +42,11 @@ DUE: Final = """
      LIMIT :limit
 """
 OPEN_MARK: Final = text(
-    "INSERT INTO retention_marks (tenant_id, kind) VALUES (:tenant_id, :kind) ON CONFLICT DO NOTHING"
+    """
+    INSERT INTO retention_marks (tenant_id, kind) SELECT :tenant_id, :kind
+     WHERE NOT EXISTS (SELECT FROM retention_marks WHERE tenant_id = :tenant_id AND kind = :kind)
+        ON CONFLICT DO NOTHING
+    """
 )
 TAKE: Final = """
     WITH mark AS MATERIALIZED (

@@ -171,6 +171,7 @@ def belongings(
             ("/fal/", "app"): SMALL.partition("/")[2],
             ("/replicate/", "uuid"): uuid,
             ("/replicate/v1/files/", "file"): reference,
+            ("/v1/references/", "reference"): reference,
             ("/v1/webhooks/", "webhook"): webhook,
             ("/v1/webhooks/deliveries/", "delivery"): delivery,
             ("/v1/campaigns/", "name"): "spring",
