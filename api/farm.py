@@ -26,6 +26,7 @@ from storage.dispatcher import Dispatcher
 from storage.gates import Gates
 from storage.notifier import Notifier
 from storage.objects import HASTY, ObjectStore, make_store
+from storage.polls import Polls
 from storage.previews import Previews
 from storage.provenance import Provenance
 from storage.queue import Queue
@@ -44,6 +45,7 @@ class Farm:
 
     settings: Settings
     database: Database
+    polls: Polls
     queue: Queue
     dispatcher: Dispatcher
     notifier: Notifier
@@ -74,6 +76,7 @@ class Farm:
         return cls(
             settings=settings,
             database=database,
+            polls=Polls(settings.database_url),
             queue=queue,
             dispatcher=Dispatcher(database, queue, window=settings.window),
             notifier=Notifier(database, queue),

@@ -151,6 +151,7 @@ def _lifespan(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await farm.polls.close()
             farm.close()
 
     return lifespan

@@ -11,7 +11,6 @@ from collections.abc import Coroutine
 from typing import Final
 
 from fastapi import Request
-from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from api.farm import Farm
@@ -19,7 +18,6 @@ from api.waiting import until_over
 from fluxfarm.errors import DatabaseUnavailable, Gone, StillRendering
 from fluxfarm.problems import end_of
 from storage.records import Job
-from storage.repository import jobs
 
 AWAY: Final = 1.0  #: seconds between two looks while the database is away
 
@@ -36,13 +34,12 @@ async def pictures_of(farm: Farm, request: Request, job: Job) -> Job:
     """
     if not job.status.is_final:
         await _unless_hung_up(request, _wait(farm, job))
-    return await run_in_threadpool(over, farm, job)
+    return await over(farm, job)
 
 
-def over(farm: Farm, job: Job) -> Job:
+async def over(farm: Farm, job: Job) -> Job:
     """The job as it is now, if it is a SUCCESS; raises what ``pictures_of`` does otherwise."""
-    with farm.database.transaction() as session:
-        job = jobs.read(session, job.tenant_id, job.uuid)
+    job = await farm.polls.read(job.tenant_id, job.uuid)
     error = end_of(job.uuid, job.status, job.problem)
     if error is not None:
         raise error
@@ -69,7 +66,7 @@ async def _wait(farm: Farm, job: Job) -> None:
     end = now() + farm.settings.longest_wait
     while True:
         try:
-            await until_over(farm.database, farm.changes, job.tenant_id, job.uuid, max(0.0, end - now()))
+            await until_over(farm.polls, farm.changes, job.tenant_id, job.uuid, max(0.0, end - now()))
         except DatabaseUnavailable:
             if now() + AWAY >= end:
                 raise

@@ -10,14 +10,13 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from fastapi.concurrency import run_in_threadpool
 from pydantic import SecretStr
 
 from fluxfarm.errors import DatabaseUnavailable
-from fluxfarm.jobs import JobState
-from storage.database import Database
 from storage.listening import listen_async
-from storage.repository import events, jobs
+from storage.polls import Polls
+from storage.records import Job
+from storage.repository import events
 
 LOOK_AGAIN: Final = 2.0  #: seconds between looks at the record while no notification can come
 LOOK_ANYWAY: Final = 10.0  #: the same while they can: a connection may be dead without anybody's notice
@@ -85,8 +84,8 @@ class Changes:
             self._wake(name)
 
 
-async def until_over(database: Database, changes: Changes, tenant_id: UUID, uuid: UUID, seconds: float) -> None:
-    """Returns when the job is over, or after ``seconds``.
+async def until_over(polls: Polls, changes: Changes, tenant_id: UUID, uuid: UUID, seconds: float) -> Job:
+    """The job when it is over, or as it is after ``seconds``.
 
     Raises:
         NotFound: no such job, or it was erased meanwhile.
@@ -96,13 +95,8 @@ async def until_over(database: Database, changes: Changes, tenant_id: UUID, uuid
     with changes.watch(uuid) as changed:
         while True:
             changed.clear()
-            state = await run_in_threadpool(_read_state, database, tenant_id, uuid)
+            job = await polls.read(tenant_id, uuid)
             left = end - now()
-            if state.is_final or left <= 0:
-                return
+            if job.status.is_final or left <= 0:
+                return job
             await changes.pause(changed, left)
-
-
-def _read_state(database: Database, tenant_id: UUID, uuid: UUID) -> JobState:
-    with database.statements() as session:
-        return jobs.status(session, tenant_id, uuid)

@@ -37,6 +37,12 @@ KEEPALIVES: Final[dict[str, Any]] = {
     "tcp_user_timeout": 10_000,
 }
 LOCK_TIMEOUT: Final = 3_000  #: milliseconds that a statement waits for a lock; longer, and callers would hang
+#: of a connection to the server
+ARGUMENTS: Final[dict[str, Any]] = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT} -c lock_timeout={LOCK_TIMEOUT}",
+    **KEEPALIVES,
+}
 RETRY_AFTER: Final = 2.0  #: seconds that a caller is told to wait
 UNCHANGED: Final = "The database does not answer; nothing was changed by this call."
 UNKNOWN: Final = (
@@ -126,11 +132,7 @@ class Database:
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
             hide_parameters=True,  # a prompt must not get into a log by way of an exception
-            connect_args={
-                "connect_timeout": CONNECT_TIMEOUT,
-                "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT} -c lock_timeout={LOCK_TIMEOUT}",
-                **KEEPALIVES,
-            },
+            connect_args=ARGUMENTS,
         )
 
         self._alone: Engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")

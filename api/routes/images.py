@@ -119,7 +119,7 @@ async def _events(farm: Farm, job: Job) -> AsyncIterator[bytes]:
             elif happening.preview is not None:
                 image = base64.b64encode(happening.preview.body).decode()
                 yield _line(partial_event(job, image, happening.preview.index))
-        job = await run_in_threadpool(over, farm, job)
+        job = await over(farm, job)
         for index in range(len(job.images)):
             yield _line(completed_event(job, await run_in_threadpool(_base64, farm, job, index)))
     except FluxfarmError as error:

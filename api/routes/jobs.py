@@ -34,6 +34,7 @@ from fluxfarm.scopes import Scope
 from storage.objects import job_prefix
 from storage.records import Job
 from storage.repository import jobs, tenants
+from storage.repository.tenants import Caller
 
 LONGEST_WAIT: Final = 60  #: seconds
 PREFER_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
@@ -127,8 +128,7 @@ async def create_job(
         seconds = min(int(preferred[1]), LONGEST_WAIT)
         headers["Preference-Applied"] = f"wait={seconds}"
         with suppress(FluxfarmError):  # the job is stored: no trouble in waiting may make this call look failed
-            await until_over(farm.database, farm.changes, job.tenant_id, job.uuid, seconds)
-            job = await run_in_threadpool(_read, farm, secret, job.uuid, Scope.RENDER)
+            job = await until_over(farm.polls, farm.changes, job.tenant_id, job.uuid, seconds)
             status = 200 if job.status.is_final else ACCEPTED
     if job.status.is_final:
         headers.pop("Retry-After", None)
@@ -169,10 +169,9 @@ async def read_job(
     wait: Annotated[int, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait until the job is over.")] = 0,
 ) -> Response:
     """Read a job, or wait for its end."""
-    job = await run_in_threadpool(_read, farm, secret, uuid)
+    job = await _read(farm, secret, uuid)
     if wait and not job.status.is_final:
-        await until_over(farm.database, farm.changes, job.tenant_id, uuid, wait)
-        job = await run_in_threadpool(_read, farm, secret, uuid)
+        job = await until_over(farm.polls, farm.changes, job.tenant_id, uuid, wait)
     headers = {} if job.status.is_final else {"Retry-After": POLL_AFTER}
     return reply(JobReply(ai_record=ai_record(farm, job)), headers=headers)
 
@@ -223,6 +222,13 @@ def _rehearsal(found: Rehearsal) -> RehearsalReply:
     )
 
 
-def _read(farm: Farm, secret: str, uuid: UUID, scope: Scope = Scope.READ) -> Job:
-    with farm.database.statements() as session:
-        return jobs.read_as(session, secret, uuid, lambda key: allowed(key, scope))
+async def _read(farm: Farm, secret: str, uuid: UUID) -> Job:
+    job, key = await farm.polls.read_as(secret, uuid, lambda key: allowed(key, Scope.READ))
+    if key.use_is_due:
+        await run_in_threadpool(_note_use, farm, key)
+    return job
+
+
+def _note_use(farm: Farm, key: Caller) -> None:
+    with farm.database.transaction() as session:
+        tenants.note_use(session, key.id)

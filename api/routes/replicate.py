@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -179,8 +178,7 @@ async def _create(
         return JSONResponse(_prediction(farm, job), CREATED, headers)
     seconds = min(int(preferred[1] or LONGEST_WAIT), LONGEST_WAIT)
     with suppress(FluxfarmError):  # the job is stored: no trouble in waiting may make this call look failed
-        await until_over(farm.database, farm.changes, job.tenant_id, job.uuid, seconds - MARGIN)
-        job = await run_in_threadpool(_read, farm, secret, job.uuid)
+        job = await until_over(farm.polls, farm.changes, job.tenant_id, job.uuid, seconds - MARGIN)
     headers["Preference-Applied"] = f"wait={seconds}"
     return JSONResponse(still_starting(_prediction(farm, job)), CREATED, headers)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -21,11 +21,9 @@ from fluxfarm.errors import Conflict, ExternalIdTaken, NotFound
 from fluxfarm.jobs import JobState, Lane, sources
 from fluxfarm.request import RenderRequest
 from fluxfarm.routing import RoutePlan
-from storage import keys
 from storage.records import ApiKey, Attempt, Erasure, Job, Tenant
 from storage.repository import campaign_assets, campaign_ends, dispatch, events, ledger, tenants
-from storage.repository.reading import WHOLE, load, whole
-from storage.repository.tenants import Caller
+from storage.repository.reading import WHOLE, load
 
 TABLE: Final = cast("Table", Job.__table__)
 EXTERNAL_ID: Final = "ix_jobs_external_id"  #: keeps external ids apart
@@ -233,25 +231,12 @@ def read(session: Session, tenant_id: UUID, uuid: UUID) -> Job:
     """
     found = load(session, OWNED, {"tenant_id": tenant_id, "uuid": uuid})
     if not found:
-        raise _not_found(uuid)
+        raise no_job(uuid)
     return found[0]
 
 
-def read_as(session: Session, secret: str, uuid: UUID, check: Callable[[Caller], object]) -> Job:
-    """The same for the holder of a key that passes ``check``, key and job in one round trip: what every poll asks for.
-
-    Raises:
-        Unauthorized: an unknown, expired or revoked key.
-        NotFound: as above.
-    """
-    row = session.execute(READ_AS, {"digest": keys.digest(secret), "uuid": uuid}).one_or_none()
-    check(tenants.recognise(session, None if row is None else row[3:]))
-    if row is None or row[0] is None:
-        raise _not_found(uuid)
-    return whole(*row[:3])
-
-
-def _not_found(uuid: UUID) -> NotFound:
+def no_job(uuid: UUID) -> NotFound:
+    """What is raised when a tenant has no such job."""
     return NotFound(f"There is no job {uuid}.")
 
 
@@ -263,7 +248,7 @@ def status(session: Session, tenant_id: UUID, uuid: UUID) -> JobState:
     """
     found = session.scalar(select(Job.status).where(Job.tenant_id == tenant_id, Job.uuid == uuid))
     if found is None:
-        raise _not_found(uuid)
+        raise no_job(uuid)
     return found
 
 
@@ -367,7 +352,7 @@ def erase(session: Session, tenant_id: UUID, uuid: UUID) -> None:
         delete(Job).where(Job.tenant_id == tenant_id, Job.uuid == uuid).returning(Job.campaign, Job.status)
     ).one_or_none()
     if gone is None:
-        raise _not_found(uuid)
+        raise no_job(uuid)
     session.execute(insert(Erasure).values(job_uuid=uuid, tenant_id=tenant_id).on_conflict_do_nothing())
     ledger.close(session, uuid)
     events.announce_stop(session, uuid, None)

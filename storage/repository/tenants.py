@@ -32,6 +32,11 @@ class Caller:
     models: list[str] | None
 
     @property
+    def use_is_due(self) -> bool:
+        """Whether the use of the key should be noted: once a minute."""
+        return self.last_used_at is None or self.last_used_at < datetime.now(UTC) - timedelta(minutes=1)
+
+    @property
     def permit(self) -> Permit:
         """What its tenant may render."""
         return Permit(self.commercial, None if self.models is None else frozenset(self.models))
@@ -96,10 +101,13 @@ def authenticate(session: Session, secret: str | None) -> Caller:
     """
     if not secret or not keys.is_well_formed(secret):
         raise Unauthorized(UNKNOWN_KEY)
-    return recognise(session, session.execute(LIVE_KEY, {"digest": keys.digest(secret)}).one_or_none())
+    caller = known(session.execute(LIVE_KEY, {"digest": keys.digest(secret)}).one_or_none())
+    if caller.use_is_due:
+        note_use(session, caller.id)
+    return caller
 
 
-def recognise(session: Session, found: Sequence[Any] | None) -> Caller:
+def known(found: Sequence[Any] | None) -> Caller:
     """Who calls, from the columns ``CALLER`` of a live key; for statements that ask for more than the key.
 
     Raises:
@@ -107,10 +115,7 @@ def recognise(session: Session, found: Sequence[Any] | None) -> Caller:
     """
     if found is None:
         raise Unauthorized(UNKNOWN_KEY)
-    caller = Caller(*found)
-    if caller.last_used_at is None or caller.last_used_at < datetime.now(UTC) - timedelta(minutes=1):
-        note_use(session, caller.id)
-    return caller
+    return Caller(*found)
 
 
 def rate_limit(session: Session, digest: bytes, usual: int | None) -> int | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -13,22 +11,11 @@ from sqlalchemy import text
 
 from fluxfarm.errors import DatabaseUnavailable
 from storage.database import Database, connect
-from tests.faults.wires import Wire, wire_to_socket
+from tests.faults.wires import Wire
 
 
-@pytest.fixture
-def wire(postgres_url: str) -> Iterator[Wire]:
-    folder = parse_qs(urlsplit(postgres_url).query)["host"][0]
-    with wire_to_socket(f"{folder}/.s.PGSQL.5432") as wire:
-        yield wire
-
-
-def over(wire: Wire) -> SecretStr:
-    return SecretStr(f"postgresql://postgres@127.0.0.1:{wire.port}/postgres")
-
-
-def test_no_caller_waits_for_a_silent_database(wire: Wire) -> None:
-    database = Database(over(wire))
+def test_no_caller_waits_for_a_silent_database(wire: Wire, over_wire: SecretStr) -> None:
+    database = Database(over_wire)
     with database.statements() as session:
         session.execute(text("SELECT 1"))
     wire.block()  # the connection has not rested, and is not asked first
@@ -42,12 +29,12 @@ def test_no_caller_waits_for_a_silent_database(wire: Wire) -> None:
     database.close()
 
 
-def test_of_a_commit_without_an_answer_nobody_knows(wire: Wire) -> None:
-    database = Database(over(wire))
+def test_of_a_commit_without_an_answer_nobody_knows(over_wire: SecretStr) -> None:
+    database = Database(over_wire)
     end = "SELECT pg_terminate_backend(%s, 1000)"
 
     def fail(*, in_commit: bool) -> None:
-        with connect(over(wire)) as other, database.transaction() as session:
+        with connect(over_wire) as other, database.transaction() as session:
             other.execute(end, [session.scalar(text("SELECT pg_backend_pid()"))])
             if not in_commit:
                 session.execute(text("SELECT 1"))
@@ -59,7 +46,7 @@ def test_of_a_commit_without_an_answer_nobody_knows(wire: Wire) -> None:
     database.close()
 
 
-def test_the_kernel_asks_after_a_server_that_listens_in_silence(wire: Wire) -> None:
-    with connect(over(wire)) as listening:
+def test_the_kernel_asks_after_a_server_that_listens_in_silence(over_wire: SecretStr) -> None:
+    with connect(over_wire) as listening:
         asked = psycopg.conninfo.conninfo_to_dict(listening.info.dsn)
     assert asked["keepalives_idle"] == "5"
