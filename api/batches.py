@@ -1,40 +1,34 @@
-"""OpenAI's batches: a file of calls becomes jobs of the bulk lane; the results are written when they are read."""
+"""OpenAI's batches: a file of calls becomes jobs of the bulk lane."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from fastapi import Response
 
-from api.airecords import ai_record, links
 from api.auth import allowed
+from api.batch_pictures import BatchPictures, gather, too_many
 from api.bodies import parse_json
 from api.dialects import openai_errors
 from api.dialects.openai import ImagesOrder, read_edit, read_generation
-from api.dialects.openai_replies import ImageData, images_reply
 from api.farm import Farm
-from api.order import Inline, Linked, Uploaded
+from api.outside_pictures import forget, keeping
 from api.routing import HealthBoard, Surroundings, look_around, survey
 from api.submit import dispatch
 from fluxfarm.catalog import find_model
-from fluxfarm.errors import BadRequest, FluxfarmError, InvalidField, InvalidReference, NotFound
-from fluxfarm.jobs import JobState, Lane
-from fluxfarm.problems import end_of
+from fluxfarm.errors import BadRequest, FluxfarmError, InvalidField
+from fluxfarm.jobs import Lane
 from fluxfarm.routing import Wish
 from fluxfarm.scopes import Scope
 from fluxfarm.sizes import Size
 from storage.batch_records import Batch
 from storage.database import Session
 from storage.keys import random_id
-from storage.objects import reference_key
-from storage.pictures import sanitise
-from storage.records import Job, Reference
-from storage.repository import batches, copied_jobs, references, tenants
+from storage.repository import batches, copied_jobs, tenants
 from storage.repository.batches import NewLine
 from storage.repository.jobs import NewJob
 from storage.repository.tenants import Caller
@@ -42,7 +36,6 @@ from storage.repository.tenants import Caller
 READERS: Final = {"/v1/images/generations": read_generation, "/v1/images/edits": read_edit}
 MAX_LINES: Final = 50_000  #: OpenAI's own limit
 SHOWN: Final = 100  #: mistakes of a refused file that are told
-PAGE: Final = 500  #: lines that one query reads
 PREFIX: Final = "batch_"
 
 
@@ -85,16 +78,26 @@ def create(
         cancelled_at=None,
     )
     calls, mistakes = _calls(body, endpoint)
-    ways = _Ways(farm, key, look_around(farm))
-    made = [] if mistakes else [_line(ways, batch, call) for call in calls]
+    asked = [] if mistakes else [_asked(farm, endpoint, call) for call in calls]
+    orders = [one for one in asked if isinstance(one, ImagesOrder)]
+    if (mistake := too_many(orders)) is not None:
+        mistakes.append(mistake)
     batch.errors = mistakes[:SHOWN] or None
-    with farm.database.transaction() as session:
-        allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: the key may have been revoked meanwhile
-        session.add_all([row for _, _, kept in made for row in kept])
-        session.flush()
-        queues = copied_jobs.copy_many(session, [job for job, _, _ in made if job is not None])
-        batches.create(session, batch, [line for _, line, _ in made])
-        told = answer(session, batch)
+    with keeping(farm, key.tenant_id) as keeper:
+        made: list[tuple[NewJob | None, NewLine]] = []
+        if not mistakes:
+            ways = _Ways(farm, key, look_around(farm), gather(farm, orders, keeper))
+            made = [_line(ways, batch, call, one) for call, one in zip(calls, asked, strict=True)]
+        jobs = [job for job, _ in made if job is not None]
+        used = {key for job in jobs for key in job.request.references}
+        with farm.database.transaction() as session:
+            allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: it may be revoked by now
+            session.add_all([row for row in keeper.rows if row.object_key in used])
+            session.flush()
+            queues = copied_jobs.copy_many(session, jobs)
+            batches.create(session, batch, [line for _, line in made])
+            told = answer(session, batch)
+    forget(farm, [row for row in keeper.rows if row.object_key not in used])  # of lines that were refused
     for queue in queues:
         dispatch(farm, queue)
     return told
@@ -139,11 +142,12 @@ def _call(number: int, raw: bytes, endpoint: str, seen: set[str]) -> _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """How each model is routed; looked up once for all lines."""
+    """How each model is routed, and what each picture is; looked up once for all lines."""
 
     farm: Farm
     key: Caller
     health: HealthBoard
+    pictures: BatchPictures
     known: dict[tuple[str, Wish], Surroundings] = field(default_factory=dict)
 
     def around(self, model: str, wish: Wish) -> Surroundings:
@@ -161,56 +165,33 @@ class _Ways:
         return found
 
 
-def _line(ways: _Ways, batch: Batch, call: _Call) -> tuple[NewJob | None, NewLine, list[Reference]]:
-    """The job of a call, or its refusal, and the pictures that came with it."""
+def _asked(farm: Farm, endpoint: str, call: _Call) -> ImagesOrder | FluxfarmError:
+    """What a call asks for, or why it is refused."""
     try:
-        asked = READERS[batch.endpoint](call.body, find_model(ways.farm.settings.models[0].slug).slug)
+        asked = READERS[endpoint](call.body, find_model(farm.settings.models[0].slug).slug)
         if asked.stream:
             raise InvalidField("stream has no meaning in a batch.", param="stream")
-        kept, places = _pictures(ways.farm, ways.key.tenant_id, asked)
-        job = _job(ways, batch, asked, places)
+        if asked.as_base64:
+            raise InvalidField(
+                "The results of a batch hold links; response_format can be url.", param="response_format"
+            )
+    except FluxfarmError as error:
+        return error
+    return asked
+
+
+def _line(ways: _Ways, batch: Batch, call: _Call, asked: ImagesOrder | FluxfarmError) -> tuple[NewJob | None, NewLine]:
+    """The job of a call, or its refusal."""
+    try:
+        if isinstance(asked, FluxfarmError):
+            raise asked
+        job = _job(ways, batch, asked, ways.pictures.places(asked))
     except FluxfarmError as error:
         if error.status >= 500:  # noqa: PLR2004 - a part of the farm is down: the whole call is tried again
             raise
         told = openai_errors.error_reply(error, "")
-        refusal = {"status": told.status, "body": told.content}
-        return None, NewLine(call.n, call.custom_id, None, refusal), []
-    return job, NewLine(call.n, call.custom_id, job.uuid, None), kept
-
-
-def _pictures(farm: Farm, tenant_id: UUID, asked: ImagesOrder) -> tuple[list[Reference], list[tuple[str, Size]]]:
-    """New references that the call brings, and the key and size of each picture in its order."""
-    images = asked.order.images
-    named = {image.id for image in images if isinstance(image, Uploaded)}
-    with farm.database.transaction() as session:
-        rows = references.find(session, tenant_id, named)
-    kept: list[Reference] = []
-    places: list[tuple[str, Size]] = []
-    for index, image in enumerate(images):
-        if isinstance(image, Uploaded):
-            row = rows.get(image.id)
-            if row is None:
-                raise InvalidReference(f"There is no reference {image.id!r}.", param=f"images.{index}")
-        else:
-            row = _kept(farm, tenant_id, image)
-            kept.append(row)
-        places.append((row.object_key, Size(row.width, row.height)))
-    return kept, places
-
-
-def _kept(farm: Farm, tenant_id: UUID, image: Inline | Linked) -> Reference:
-    picture = sanitise(image.body if isinstance(image, Inline) else farm.fetch(image.url))
-    key = reference_key(tenant_id)
-    farm.store.put(key, picture.png, "image/png")
-    return Reference(
-        id=random_id("ref_"),
-        tenant_id=tenant_id,
-        object_key=key,
-        width=picture.width,
-        height=picture.height,
-        size_bytes=len(picture.png),
-        sha256=picture.sha256,
-    )
+        return None, NewLine(call.n, call.custom_id, None, {"status": told.status, "body": told.content})
+    return job, NewLine(call.n, call.custom_id, job.uuid, None)
 
 
 def _job(ways: _Ways, batch: Batch, asked: ImagesOrder, places: list[tuple[str, Size]]) -> NewJob:
@@ -234,39 +215,3 @@ def _job(ways: _Ways, batch: Batch, asked: ImagesOrder, places: list[tuple[str, 
         tags=("batch",),
         deadline=batch.expires_at,
     )
-
-
-def results(farm: Farm, batch: Batch, *, failed: bool) -> Iterator[bytes]:
-    """The lines of the output file, or of the error file; the links in them are made now."""
-    after = -1
-    while True:
-        with farm.database.transaction() as session:
-            page = batches.lines(session, batch.id, after=after, limit=PAGE)
-        for line, job in page:
-            told = _result(farm, line, job)
-            if told is not None and (told["response"]["status_code"] != 200) == failed:  # noqa: PLR2004
-                yield json.dumps({"id": f"{batch.id}_{line.n}", "custom_id": line.custom_id, **told}).encode() + b"\n"
-        if len(page) < PAGE:
-            return
-        after = page[-1][0].n
-
-
-def _result(farm: Farm, line: NewLine, job: Job | None) -> dict[str, Any] | None:
-    if line.refusal is not None:
-        return _response(line.refusal["status"], "", line.refusal["body"])
-    if job is None:
-        gone = openai_errors.error_reply(NotFound("The job was erased."), "")
-        return _response(gone.status, "", gone.content)
-    if job.status is JobState.SUCCESS:
-        pictures = [ImageData(url=url) for url in links(farm, job)]
-        body = images_reply(job, ai_record(farm, job), pictures).model_dump(mode="json", by_alias=True)
-        return _response(200, str(job.uuid), body)
-    error = end_of(job.uuid, job.status, job.problem)
-    if error is None:
-        return None  # not over yet
-    told = openai_errors.error_reply(error, "")
-    return _response(told.status, str(job.uuid), told.content)
-
-
-def _response(status: int, request_id: str, body: Any) -> dict[str, Any]:
-    return {"response": {"status_code": status, "request_id": request_id, "body": body}, "error": None}

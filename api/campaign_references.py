@@ -1,32 +1,23 @@
-"""The pictures that a campaign's prompts refer to: found, fetched, and kept as uploaded references."""
+"""The pictures that a campaign's prompts refer to: found, and fetched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-import structlog
-
+from api import outside_pictures
 from api.farm import Farm
+from api.outside_pictures import MAX_URLS
 from fluxfarm.campaigns.assets import Asset
 from fluxfarm.campaigns.rows import Issues
 from fluxfarm.campaigns.source import invalid
-from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, Issue
+from fluxfarm.errors import BadRequest, Issue
 from storage.database import Session
-from storage.keys import random_id
-from storage.objects import reference_key
-from storage.pictures import Picture, sanitise
+from storage.pictures import Picture
 from storage.records import Reference
 from storage.repository import references
-
-MAX_URLS: Final = 100  #: different ones in a campaign; more are uploaded first
-AT_ONCE: Final = 4  #: that are fetched side by side
-
-log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -94,61 +85,13 @@ def fetch(farm: Farm, found: Pictures, assets: Iterable[Asset]) -> dict[str, Pic
     for asset in assets:
         for text in asset.references:
             users.setdefault(text, asset)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        looks = {text: pool.submit(_look, farm, text) for text in found.urls}
     issues = Issues()
     pictures: dict[str, Picture] = {}
-    for text, look in looks.items():
-        try:
-            pictures[text] = look.result()
-        except BadRequest as error:
-            issues.add(_issue(users[text], f"the reference {text[:100]!r} cannot be used: {error.message}"))
+    for text, look in outside_pictures.fetch(farm, found.urls):
+        if isinstance(look, BadRequest):
+            issues.add(_issue(users[text], f"the reference {text[:100]!r} cannot be used: {look.message}"))
+        else:
+            pictures[text] = look
     if issues:
         raise invalid(issues.kept, issues.total)
     return pictures
-
-
-def _look(farm: Farm, url: str) -> Picture:
-    return sanitise(farm.fetch(url))
-
-
-@contextmanager
-def kept(farm: Farm, tenant_id: UUID, pictures: Mapping[str, Picture]) -> Iterator[dict[str, Reference]]:
-    """Puts fetched pictures into the store; their rows are made inside, in the campaign's own transaction.
-
-    They are taken away again when the campaign was not stored. A commit whose answer was lost may have stored it: then
-    they stay.
-    """
-    rows: dict[str, Reference] = {}
-    try:
-        for text, picture in pictures.items():
-            rows[text] = _row(tenant_id, picture)
-            farm.store.put(rows[text].object_key, picture.png, "image/png")
-        yield rows
-    except DatabaseUnavailable:
-        log.warning("objects_left", count=len(rows), error=DatabaseUnavailable.code)
-        raise
-    except BaseException:
-        forget(farm, rows.values())
-        raise
-
-
-def forget(farm: Farm, rows: Iterable[Reference]) -> None:
-    """Delete pictures whose rows were not stored."""
-    for row in rows:
-        try:
-            farm.store.delete(row.object_key)
-        except FluxfarmError as error:
-            log.warning("objects_left", count=1, error=error.code)
-
-
-def _row(tenant_id: UUID, picture: Picture) -> Reference:
-    return Reference(
-        id=random_id("ref_"),
-        tenant_id=tenant_id,
-        object_key=reference_key(tenant_id),
-        width=picture.width,
-        height=picture.height,
-        size_bytes=len(picture.png),
-        sha256=picture.sha256,
-    )

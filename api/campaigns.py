@@ -14,6 +14,7 @@ from api import campaign_references as pictures
 from api.auth import allowed
 from api.campaign_references import Pictures
 from api.farm import Farm
+from api.outside_pictures import forget, keeping
 from api.routing import Route, Surroundings, check_wish, look_around, survey
 from api.strict import future
 from api.submit import dispatch
@@ -177,13 +178,14 @@ def create(farm: Farm, secret: str, prepared: Prepared, *, start: bool) -> tuple
     fetched = pictures.fetch(farm, prepared.pictures, prepared.expansion.assets)
     if prepared.target is not None:
         look_up(farm, prepared.target, FIELD)
-    with pictures.kept(farm, prepared.tenant_id, fetched) as kept:
+    with keeping(farm, prepared.tenant_id) as keeper:
+        kept = {text: keeper.keep(picture) for text, picture in fetched.items()}
         prepared.pictures.kept.update(kept)
         with farm.database.transaction() as session:
             allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)  # again: it may be revoked by now
             made, queues = _store(farm, session, prepared, kept, "run" if start else "wait")
     if queues is None:
-        pictures.forget(farm, kept.values())
+        forget(farm, keeper.rows)
     elif start:
         for queue in queues:
             dispatch(farm, queue)

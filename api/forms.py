@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fastapi import Request
@@ -24,10 +24,11 @@ _LITERAL: Final = re.compile(r"true|false|null|-?\d{1,18}|-?\d{1,12}\.\d{1,12}")
 
 @dataclass(frozen=True, slots=True)
 class FormFile:
-    """A file of a form; its name and type are a stranger's words and not kept."""
+    """A file of a form; its type is a stranger's word and not kept."""
 
     name: str  #: of the part, without its index
     body: bytes
+    filename: str = ""  #: a stranger's word: to be shown to its owner, never opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +54,28 @@ async def read_form(request: Request, limit: int) -> Form:
         request, 4 * limit + OVERHEAD, damaged, files=MAX_FILES, fields=MAX_FIELDS, field_bytes=FIELD_BYTES
     )
     try:
-        texts, files = list[tuple[str, str]](), list[tuple[str, bytes]]()
+        texts, files = list[tuple[str, str]](), list[FormFile]()
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 body = await value.read()
                 if len(body) > limit:
                     raise too_large(limit)
-                files.append((name, body))
+                files.append(FormFile(name, body, value.filename or ""))
             else:
                 texts.append((name, value))
     finally:
         await form.close()
-    return Form(fields_of(texts), tuple(FormFile(name, body) for name, body in in_order(files)))
+    return Form(fields_of(texts), tuple(in_order(files)))
 
 
-def in_order(files: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+def in_order(files: Sequence[FormFile]) -> list[FormFile]:
     """By the indexes of their names (``image_1`` behind ``image_0``), else as they came; the indexes taken away."""
-    found = [(_INDEXED.fullmatch(name), name, body) for name, body in files]
+    found = [(_INDEXED.fullmatch(file.name), file) for file in files]
     ranked = [
-        (int(match[2] or match[3] or 0) if match else 0, match[1] if match else name, body)
-        for match, name, body in found
+        (int(match[2] or match[3] or 0) if match else 0, replace(file, name=match[1]) if match else file)
+        for match, file in found
     ]
-    return [(name, body) for _, name, body in sorted(ranked, key=lambda one: one[0])]
+    return [file for _, file in sorted(ranked, key=lambda one: one[0])]
 
 
 def fields_of(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -11,10 +11,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.auth import allowed, owner
 from api.farm import Farm
+from api.outside_pictures import keeping
 from fluxfarm.errors import BadRequest
 from fluxfarm.scopes import Scope
-from storage.keys import random_id
-from storage.objects import reference_key
 from storage.pictures import Picture, sanitise
 from storage.records import Reference
 from storage.repository import references, tenants
@@ -53,17 +52,8 @@ def _keep(farm: Farm, secret: str, picture: Picture) -> Reference:
             renewed = references.renew(session, tenant_id, same.id)
         if renewed is not None:
             return renewed
-    object_key = reference_key(tenant_id)
-    farm.store.put(object_key, picture.png, "image/png")
-    with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
-        row = Reference(
-            id=random_id("ref_"),
-            tenant_id=key.tenant_id,
-            object_key=object_key,
-            width=picture.width,
-            height=picture.height,
-            size_bytes=len(picture.png),
-            sha256=picture.sha256,
-        )
-        return references.create(session, row)
+    with keeping(farm, tenant_id) as keeper:
+        row = keeper.keep(picture)
+        with farm.database.transaction() as session:
+            allowed(tenants.authenticate(session, secret), Scope.RENDER)  # again: it may be revoked by now
+            return references.create(session, row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -14,25 +14,28 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Secret, allowed, check_caller
-from api.batches import PREFIX, create, results
+from api.batch_results import results
+from api.batches import PREFIX, create
 from api.bodies import JsonBody, parse_json
 from api.creation import Creation, Making
 from api.dialects.openai_errors import OpenAIError
 from api.errors import errors_as
 from api.farm import Farm, FarmPart
-from api.forms import read_form
+from api.forms import FormFile, read_form
 from api.replies import reply
 from api.strict import PLAIN, Strict, read
 from api.uploads import said
 from fluxfarm.airecord import Problem
-from fluxfarm.errors import Canceled, InvalidField, NotFound
+from fluxfarm.errors import Canceled, Conflict, InvalidField, NotFound
 from fluxfarm.scopes import Scope
 from storage.batch_records import Batch, BatchFile
 from storage.database import Session
 from storage.keys import random_id
 from storage.repository import batches, campaigns, tenants
+from storage.repository.batches import Tally
 
 OUTPUT, FAILED = "-output", "-errors"
+MAX_NAME: Final = 200  #: characters of a file's name that are kept
 CANCELED: Final = Problem(code=Canceled.code, message="The job's batch was cancelled.", retryable=False)
 BatchId = Annotated[str, Path(min_length=1, max_length=64)]
 FileId = Annotated[str, Path(min_length=1, max_length=80)]
@@ -57,7 +60,9 @@ class FileList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[FileReply]
-    has_more: bool = False
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class Deleted(BaseModel):
@@ -152,7 +157,15 @@ def _file(row: BatchFile) -> FileReply:
 
 
 def _batch(session: Session, row: Batch) -> BatchReply:
-    tally = batches.tally(session, row.id)
+    return _batches(session, row.tenant_id, [row])[0]
+
+
+def _batches(session: Session, tenant_id: UUID, rows: Sequence[Batch]) -> list[BatchReply]:
+    tallies = batches.tallies(session, tenant_id, [row.id for row in rows])
+    return [_told(row, tallies[row.id]) for row in rows]
+
+
+def _told(row: Batch, tally: Tally) -> BatchReply:
     status, ended = "in_progress", tally.finished_at or row.created_at
     if row.errors is not None:
         status = "failed"
@@ -205,32 +218,40 @@ async def upload_file(farm: FarmPart, secret: Secret, creation: Making, request:
     file = next((one for one in form.files if one.name == "file"), None)
     if file is None:
         raise InvalidField("The form has no file in the field 'file'.", param="file")
-    return await run_in_threadpool(_keep, farm, creation, file.body)
+    return await run_in_threadpool(_keep, farm, creation, file)
 
 
-def _keep(farm: Farm, creation: Creation, body: bytes) -> Response:
+def _keep(farm: Farm, creation: Creation, file: FormFile) -> Response:
+    name = "".join(filter(str.isprintable, file.filename))[:MAX_NAME] or "batch.jsonl"
     with farm.database.transaction() as session:
-        key = creation.begin(session, Scope.RENDER, said({}, [("file", body)]))
+        key = creation.begin(session, Scope.RENDER, said({"filename": name}, [("file", file.body)]))
         row = BatchFile(
             id=random_id("file-"),
             tenant_id=key.tenant_id,
-            filename="batch.jsonl",
+            filename=name,
             purpose="batch",
-            body=body,
-            size_bytes=len(body),
+            body=file.body,
+            size_bytes=len(file.body),
         )
         return creation.keep(session, reply(_file(batches.keep_file(session, row))))
 
 
 @router.get(
-    "/files", name="listBatchFiles", responses={200: {"model": FileList}, **errors_as(OpenAIError, 400, 401, 403)}
+    "/files", name="listBatchFiles", responses={200: {"model": FileList}, **errors_as(OpenAIError, 400, 401, 403, 404)}
 )
-def list_files(farm: FarmPart, secret: Secret, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
+def list_files(
+    farm: FarmPart,
+    secret: Secret,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str | None, Query(max_length=80, pattern=PLAIN)] = None,
+) -> Response:
     """List the uploaded files, the newest first."""
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        rows = batches.list_files(session, key.tenant_id, limit=limit)
-    return reply(FileList(data=[_file(row) for row in rows]))
+        rows = batches.list_files(session, key.tenant_id, after=after, limit=limit + 1)
+    shown = [_file(row) for row in rows[:limit]]
+    first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
+    return reply(FileList(data=shown, first_id=first, last_id=last, has_more=len(rows) > limit))
 
 
 def _results_of(session: Session, tenant_id: UUID, file_id: str) -> tuple[Batch, bool] | None:
@@ -348,7 +369,7 @@ def list_batches(
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
         rows = batches.list_page(session, key.tenant_id, after=after, limit=limit + 1)
-        shown = [_batch(session, row) for row in rows[:limit]]
+        shown = _batches(session, key.tenant_id, rows[:limit])
     first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
     return reply(BatchList(data=shown, first_id=first, last_id=last, has_more=len(rows) > limit))
 
@@ -361,12 +382,15 @@ def read_batch(farm: FarmPart, secret: Secret, batch_id: BatchId) -> Response:
         return reply(_batch(session, batches.read(session, key.tenant_id, batch_id)))
 
 
-@router.post("/batches/{batch_id}/cancel", name="cancelBatch", responses=_SHOWN)
+@router.post("/batches/{batch_id}/cancel", name="cancelBatch", responses={**_SHOWN, **errors_as(OpenAIError, 409)})
 def cancel_batch(farm: FarmPart, secret: Secret, batch_id: BatchId) -> Response:
-    """End a batch: calls in flight finish, all others are cancelled."""
+    """End a batch: calls in flight finish, all others are cancelled. One that is over keeps its end (409)."""
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
         found = batches.read(session, key.tenant_id, batch_id)
-        campaigns.cancel_waiting(session, key.tenant_id, found.id, CANCELED)
+        ended = campaigns.cancel_waiting(session, key.tenant_id, found.id, CANCELED)
+        shown = _batch(session, found)
+        if not ended and found.cancelled_at is None and shown.status != "in_progress":
+            raise Conflict(f"The batch is over: {shown.status}.", param="batch_id")
         batches.note_cancel(session, found)
         return reply(_batch(session, found))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, select, text, tuple_, update
 from sqlalchemy.orm import Session, undefer
 
 from fluxfarm.errors import NotFound
@@ -20,19 +20,20 @@ from storage.repository.reading import WHOLE, load
 
 COUNT: Final = text(
     """
-    SELECT count(*) AS total,
+    SELECT line.batch_id, count(*) AS total,
            count(*) FILTER (WHERE job.status = 'SUCCESS') AS completed,
            count(*) FILTER (WHERE line.refusal IS NOT NULL OR job.status IN ('FAILED', 'CANCELED')
                                   OR (line.job_uuid IS NULL AND line.refusal IS NULL)) AS failed,
            count(*) FILTER (WHERE job.status = 'CANCELED' AND job.error ->> 'code' = 'deadline') AS late,
            min(job.started_at) AS started_at, max(job.finished_at) AS finished_at
-      FROM batch_lines AS line LEFT JOIN jobs AS job ON job.uuid = line.job_uuid
-     WHERE line.batch_id = :batch_id
+      FROM batches AS held JOIN batch_lines AS line ON line.batch_id = held.id
+      LEFT JOIN jobs AS job ON job.uuid = line.job_uuid AND job.tenant_id = held.tenant_id
+     WHERE held.tenant_id = :tenant_id AND held.id = ANY (:ids) GROUP BY line.batch_id
     """
 )
 LINES: Final = text(
-    "SELECT n, custom_id, job_uuid, refusal FROM batch_lines WHERE batch_id = :batch_id AND n > :after"
-    " ORDER BY n LIMIT :limit"
+    "SELECT n, custom_id, job_uuid, refusal FROM batches AS held JOIN batch_lines AS line ON line.batch_id = held.id"
+    " WHERE held.tenant_id = :tenant_id AND held.id = :id AND n > :after ORDER BY n LIMIT :limit"
 )
 
 
@@ -63,6 +64,9 @@ class Tally:
         return self.total == self.completed + self.failed
 
 
+NOTHING: Final = Tally(0, 0, 0, 0, None, None)
+
+
 def keep_file(session: Session, row: BatchFile) -> BatchFile:
     """Keep a file."""
     session.add(row)
@@ -86,10 +90,13 @@ def read_file(session: Session, tenant_id: UUID, file_id: str, *, with_body: boo
     return found
 
 
-def list_files(session: Session, tenant_id: UUID, *, limit: int) -> list[BatchFile]:
-    """The tenant's files, the newest first."""
+def list_files(session: Session, tenant_id: UUID, *, after: str | None, limit: int) -> list[BatchFile]:
+    """The tenant's files, the newest first, those behind ``after``."""
     query = select(BatchFile).where(BatchFile.tenant_id == tenant_id)
-    return list(session.scalars(query.order_by(BatchFile.created_at.desc()).limit(limit)))
+    if after is not None:
+        last = read_file(session, tenant_id, after)
+        query = query.where(tuple_(BatchFile.created_at, BatchFile.id) < (last.created_at, last.id))
+    return list(session.scalars(query.order_by(BatchFile.created_at.desc(), BatchFile.id.desc()).limit(limit)))
 
 
 def erase_file(session: Session, tenant_id: UUID, file_id: str) -> None:
@@ -127,26 +134,32 @@ def list_page(session: Session, tenant_id: UUID, *, after: str | None, limit: in
     """The tenant's batches, the newest first, those behind ``after``."""
     query = select(Batch).where(Batch.tenant_id == tenant_id)
     if after is not None:
-        query = query.where(Batch.created_at < read(session, tenant_id, after).created_at)
-    return list(session.scalars(query.order_by(Batch.created_at.desc()).limit(limit)))
+        last = read(session, tenant_id, after)
+        query = query.where(tuple_(Batch.created_at, Batch.id) < (last.created_at, last.id))
+    return list(session.scalars(query.order_by(Batch.created_at.desc(), Batch.id.desc()).limit(limit)))
 
 
 def note_cancel(session: Session, batch: Batch) -> None:
     """The caller ended it."""
     session.execute(
-        update(Batch).where(Batch.id == batch.id).values(cancelled_at=func.coalesce(Batch.cancelled_at, func.now()))
+        update(Batch)
+        .where(Batch.tenant_id == batch.tenant_id, Batch.id == batch.id)
+        .values(cancelled_at=func.coalesce(Batch.cancelled_at, func.now()))
     )
     session.refresh(batch)
 
 
-def tally(session: Session, batch_id: str) -> Tally:
-    """How far it is, counted from its jobs."""
-    return Tally(*session.execute(COUNT, {"batch_id": batch_id}).one())
+def tallies(session: Session, tenant_id: UUID, ids: Sequence[str]) -> dict[str, Tally]:
+    """How far these batches of the tenant are, counted from their jobs; one without lines is over."""
+    rows = session.execute(COUNT, {"tenant_id": tenant_id, "ids": list(ids)})
+    return dict.fromkeys(ids, NOTHING) | {row.batch_id: Tally(*row[1:]) for row in rows}
 
 
-def lines(session: Session, batch_id: str, *, after: int, limit: int) -> list[tuple[NewLine, Job | None]]:
+def lines(session: Session, batch: Batch, *, after: int, limit: int) -> list[tuple[NewLine, Job | None]]:
     """The next lines, each with its job."""
-    found = [NewLine(*row) for row in session.execute(LINES, {"batch_id": batch_id, "after": after, "limit": limit})]
+    asked = {"tenant_id": batch.tenant_id, "id": batch.id, "after": after, "limit": limit}
+    found = [NewLine(*row) for row in session.execute(LINES, asked)]
     wanted = [one.job_uuid for one in found if one.job_uuid is not None]
-    jobs = {job.uuid: job for job in load(session, WHOLE.where(Job.uuid.in_(wanted)))}
+    query = WHOLE.where(Job.tenant_id == batch.tenant_id, Job.uuid.in_(wanted))
+    jobs = {job.uuid: job for job in load(session, query)}
     return [(one, None if one.job_uuid is None else jobs.get(one.job_uuid)) for one in found]

@@ -179,12 +179,12 @@ def count(session: Session, campaign_id: UUID) -> list[Count]:
     return [Count(row.is_draft, None if row.status is None else JobState(row.status), row.files) for row in rows]
 
 
-def totals(session: Session, campaign_id: UUID) -> list[Count]:
-    """The same, drafts and masters taken together."""
+def totals(session: Session, campaign_id: UUID) -> dict[JobState | None, int]:
+    """How many files are in each state, drafts and masters taken together; None: their job was erased."""
     sums: dict[JobState | None, int] = {}
     for one in count(session, campaign_id):
         sums[one.status] = sums.get(one.status, 0) + one.files
-    return [Count(is_draft=False, status=status, files=files) for status, files in sums.items()]
+    return sums
 
 
 def page(

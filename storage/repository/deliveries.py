@@ -215,7 +215,7 @@ def claim(session: Session, delivery_id: str, lease: float) -> Message | None:
     if row.type == TEST_EVENT:
         data = {"webhook": row.endpoint_id}
     elif row.campaign_id is not None:
-        counts = {one.status: one.files for one in campaign_assets.totals(session, row.campaign_id)}
+        counts = campaign_assets.totals(session, row.campaign_id)
         spent = ledger.standing(session, row.tenant_id, row.campaign_name).spent
         data = campaign_data(row.type, row.campaign_id, row.campaign_name, counts, spent)
     elif form is Form.STANDARD:

@@ -5,15 +5,28 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from decimal import Decimal
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import openai
 import pytest
+from fastapi import FastAPI
 from openai.types import Batch
+from starlette.testclient import TestClient
 
-from storage.database import Database
-from storage.records import Job
+from api import outside_pictures
+from api.farm import Farm
+from api.main import create_app
+from fluxfarm.errors import DatabaseUnavailable, UnreachableUrl
+from fluxfarm.settings import Settings
+from storage.database import UNCHANGED, UNKNOWN, Database
+from storage.objects import ObjectStore
+from storage.pictures import sanitise
+from storage.records import Job, Tenant
+from storage.repository import batches, ledger
 from tests.api.samples import SMALL, Hand, picture, rows
 
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
@@ -93,6 +106,108 @@ def test_edits_with_a_picture_in_the_line(client: openai.OpenAI, database: Datab
     done = client.batches.retrieve(batch.id)
     assert list(results(client, done.output_file_id)) == ["edit"]
     assert results(client, done.error_file_id)["none"]["status_code"] == 400
+
+
+def fetched(urls: list[str], url: str) -> bytes:
+    urls.append(url)
+    if "away" in url:
+        raise UnreachableUrl("Nobody answers.")
+    return picture()
+
+
+def test_pictures_are_fetched_once_for_all_lines_and_kept_for_those_that_are_rendered(
+    settings: Settings, api_key: str, database: Database, store: ObjectStore
+) -> None:
+    urls: list[str] = []
+    uri = "data:image/png;base64," + base64.b64encode(picture(64, 96)).decode()
+    app = create_app(settings, fetch=partial(fetched, urls))
+
+    def edit(name: str, *images: str, **body: Any) -> dict[str, Any]:
+        return line(name, EDITS, images=[{"image_url": one} for one in images], **body)
+
+    with TestClient(app) as web, openai.OpenAI(base_url="http://testserver/v1", api_key=api_key, http_client=web) as me:
+        lines = [edit(f"fox{n}", "https://a.example/fox.png", uri) for n in range(3)]
+        lines += [edit("gone", "https://a.example/big.png", "https://away.example/owl.png")]
+        lines += [edit("none", "https://away.example/owl.png"), edit("bad", "https://a.example/bad.png", size="9x9")]
+        batch = start(me, upload(me, *lines), EDITS)
+        assert batch.request_counts is not None
+        assert (batch.request_counts.total, batch.request_counts.failed) == (6, 3)
+        jobs = waiting(database)
+        assert len({key for job in jobs for key in job.render_request.references}) == 2
+        assert sorted(urls) == [
+            f"https://{name}.png" for name in ("a.example/big", "a.example/fox", "away.example/owl")
+        ]
+        assert len(list(store.keys("t/"))) == rows(database)["reference_images"] == 2
+        me.batches.cancel(batch.id)
+        bad = results(me, f"file-{batch.id}-errors")
+        assert [bad[name]["body"]["error"]["param"] for name in ("gone", "none")] == ["images.1", "images.0"]
+        urls.clear()
+        many = [edit(f"n{n}", f"https://a.example/{n}.png") for n in range(101)]
+        refused = start(me, upload(me, *many), EDITS)
+        assert refused.status == "failed"
+        assert refused.errors is not None
+        assert [one.code for one in refused.errors.data or []] == ["too_many_urls"]
+        assert urls == []
+        assert {one.id: one.status for one in me.batches.list()} == {batch.id: "cancelled", refused.id: "failed"}
+
+
+def test_pictures_of_a_batch_that_fails_are_taken_back(
+    settings: Settings, api_key: str, database: Database, tenant: Tenant, store: ObjectStore
+) -> None:
+    priced = settings.model_copy(update={"gpu_second_price": Decimal(1)})
+    with database.transaction() as session:
+        ledger.set_cap(session, tenant.id, ledger.TENANT, Decimal("0.000001"))
+    app = create_app(priced, fetch=partial(fetched, []))
+    with TestClient(app) as web, openai.OpenAI(base_url="http://testserver/v1", api_key=api_key, http_client=web) as me:
+        file_id = upload(me, line("fox", EDITS, images=[{"image_url": "https://a.example/fox.png"}]))
+        with pytest.raises(openai.APIStatusError, match="budget"):
+            start(me, file_id, EDITS)
+    assert rows(database)["jobs"] == 0
+    assert list(store.keys("t/")) == []
+
+
+@pytest.mark.parametrize(("told", "left"), [(UNCHANGED, 0), (UNKNOWN, 1)])
+def test_pictures_stay_only_where_nobody_knows_whether_their_rows_were_stored(
+    app: FastAPI, tenant: Tenant, store: ObjectStore, told: str, left: int
+) -> None:
+    def put(farm: Farm) -> None:
+        with outside_pictures.keeping(farm, tenant.id) as keeper:
+            keeper.keep(sanitise(picture()))
+            raise DatabaseUnavailable(told)
+
+    with TestClient(app):
+        with pytest.raises(DatabaseUnavailable):
+            put(app.state.farm)
+        assert len(list(store.keys("t/"))) == left
+
+
+def test_a_batch_that_is_over_keeps_its_end(client: openai.OpenAI, database: Database, hand: Hand) -> None:
+    batch = start(client, upload(client, line("one"), line("b64", response_format="b64_json")))
+    hand.finish(hand.claim(waiting(database)[0].uuid))
+    done = client.batches.retrieve(batch.id)
+    assert results(client, done.error_file_id)["b64"]["body"]["error"]["param"] == "response_format"
+    with pytest.raises(openai.ConflictError, match="completed"):
+        client.batches.cancel(batch.id)
+    assert client.batches.retrieve(batch.id) == done
+    failed = start(client, upload(client, "{"))
+    with pytest.raises(openai.ConflictError, match="failed"):
+        client.batches.cancel(failed.id)
+    other = start(client, upload(client, line("two")))
+    assert [client.batches.cancel(other.id).status for _ in range(2)] == ["cancelled", "cancelled"]
+    with database.transaction() as session:
+        assert batches.tallies(session, uuid4(), [batch.id]) == {batch.id: batches.NOTHING}
+
+
+def test_files_come_page_by_page_under_their_names(client: openai.OpenAI) -> None:
+    made = [
+        client.files.create(file=(name, b"{}"), purpose="batch") for name in ("größe.jsonl", "b\u200b.jsonl", "c" * 300)
+    ]
+    page = client.files.list(limit=2)
+    assert (page.has_more, [one.filename for one in page.data]) == (True, ["c" * 200, "b.jsonl"])
+    assert [one.id for one in page] == [one.id for one in reversed(made)]  # the client turns the pages
+    assert client.files.retrieve(made[0].id).filename == "größe.jsonl"
+    with pytest.raises(openai.NotFoundError):
+        client.files.list(after="file-nothing")
 
 
 def test_a_cancelled_batch_keeps_what_is_done(client: openai.OpenAI, database: Database, hand: Hand) -> None:
