@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.farm import Farm
-from fluxfarm.airecord import AiRecord, AiRecordDetail, AttemptRecord, Links, Parameter, Problem, Progress
+from fluxfarm.airecord import AiRecord, AiRecordDetail, AttemptRecord, Batch, Links, Parameter, Problem, Progress
 from fluxfarm.errors import InvalidField
 from fluxfarm.jobs import Lane
 from storage.presenting import presigned
@@ -91,6 +91,7 @@ def _attempt(attempt: Attempt) -> AttemptRecord:
         effective=attempt.effective,
         ignored=attempt.ignored,
         parameters={name: Parameter.model_validate(one) for name, one in (attempt.parameters or {}).items()},
+        batch=None if attempt.batch is None else Batch.model_validate(attempt.batch),
         timings=attempt.timings,
         cost=attempt.cost,
         error=None if attempt.error is None else Problem.model_validate(attempt.error),

@@ -48,6 +48,14 @@ class Parameter(_Part):
     target: str = ""
 
 
+class Batch(_Part):
+    """The call of the pipeline that drew the pictures, when it drew others too: they may move a value by rounding."""
+
+    position: int  #: of the job's first picture in that call
+    size: int  #: pictures in that call
+    leader: UUID | None = None  #: the job whose turn it was; null where that is another tenant's
+
+
 class AttemptRecord(_Part):
     """One start of the job: who rendered it, with what, how long it took and how it ended."""
 
@@ -61,6 +69,7 @@ class AttemptRecord(_Part):
     effective: dict[str, Any]
     ignored: list[str]
     parameters: dict[str, Parameter] = {}  #: what became of each that was sent, where it was not simply passed through
+    batch: Batch | None = None  #: null: the pictures were drawn one by one
     timings: dict[str, float]  #: seconds: queue, load, encode_prompt, render, first_byte, encode, upload
     cost: Usd | None
     error: Problem | None

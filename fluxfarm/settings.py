@@ -200,6 +200,16 @@ class Settings(BaseSettings):
         le=64,
         description="Threads of a worker; one renders while the others encode and upload.",
     )
+    batch_size: int = Field(
+        0,
+        alias="FLUXFARM_BATCH_SIZE",
+        ge=0,
+        le=16,
+        description=(
+            "Most pictures that one call of the pipeline draws, of waiting jobs of one shape; 0: what pays for the "
+            "model and the size, 1: one by one, which repeats to the bit."
+        ),
+    )
     resident_models: int = Field(
         2,
         alias="FLUXFARM_RESIDENT_MODELS",

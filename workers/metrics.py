@@ -22,6 +22,9 @@ STAGE: Final = Histogram(
     "fluxfarm_stage_seconds", "Where the time of a finished attempt went.", ("model", "stage"), buckets=STAGES
 )
 IMAGES: Final = Counter("fluxfarm_images", "Pictures of attempts that succeeded.", ("model", "provider"))
+TOGETHER: Final = Histogram(
+    "fluxfarm_batch_jobs", "Jobs of one shape that were drawn together.", buckets=(1, 2, 3, 4, 6, 8, 12, 16)
+)
 LEASES_LOST: Final = Counter("fluxfarm_leases_lost", "Attempts whose job was taken by another, or stopped.")
 WEBHOOKS: Final = Counter("fluxfarm_webhook_attempts", "POSTs to endpoints, by what came of them.", ("result",))
 ROUND: Final = Histogram("fluxfarm_scheduler_round_seconds", "A round of tickets and sweeps.", buckets=ROUNDS)

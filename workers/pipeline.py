@@ -8,12 +8,13 @@ from __future__ import annotations
 import gc
 import math
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+import structlog
 from PIL import Image
 
 from fluxfarm.errors import (
@@ -23,13 +24,13 @@ from fluxfarm.errors import (
     InvalidPrompt,
     InvalidReference,
     InvalidSize,
-    RenderError,
     RenderFailed,
 )
 from fluxfarm.sizes import MULTIPLE
 from workers import pipeline_loading
+from workers.pipeline_batch import Call, Frame, Member, OnStep, frames
 from workers.pipeline_failures import forget, translate
-from workers.pipeline_previews import OnPreview, Previewer, preview_steps
+from workers.pipeline_previews import OnPreview
 from workers.pipeline_prompts import PromptEncoder
 from workers.pipeline_upsampling import can_upsample, upsample
 
@@ -41,7 +42,7 @@ MIN_REFERENCE_SIDE: Final = 64  #: pixels; diffusers' Flux2ImageProcessor refuse
 MAX_REFERENCE_RATIO: Final = 8  #: long side over short side; likewise
 MAX_SEED: Final = 2**63 - 1
 
-OnStep = Callable[[int, int], None]
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,23 +166,26 @@ class Pipeline:
             DeviceLost: the device failed; end the process.
             RenderFailed: anything else; the message never holds the prompt.
         """
-        failure: RenderError
+        member = Member(drawing, on_step, on_preview)
+        self.draw_together([member])
+        if member.failure is not None:
+            raise member.failure
+        return member.images
+
+    def draw_together(self, members: Sequence[Member], most: int = 1) -> None:
+        """Draw several drawings of one shape, up to ``most`` pictures a call; how each of them ended is kept in it.
+
+        A call of several that fails is made again picture by picture, once the device's memory is freed: a failure is
+        that of whose picture fails alone. What else stands in ``failure`` is told at ``draw``.
+        """
         with self._lock:
             pipe = self._opened()
-            try:
-                return self._draw_all(pipe, drawing, on_step, on_preview)
-            except BaseException as error:
-                forget(error)
-                self._clean_up(pipe)
-                if isinstance(error, FluxfarmError) or not isinstance(error, Exception):
-                    raise
-                failure = translate(error, drawing.prompt)
-            if isinstance(failure, DeviceLost):
-                self._lost = failure.message
-            elif self._lost is not None:  # found out while cleaning up: a device reports its errors late
-                failure = DeviceLost(self._lost)
-        # Outside of the except block: inside, the library's error and its message would hang on to this one.
-        raise failure
+            for member in members:
+                member.failure = self._attempt(pipe, member.drawing.prompt, partial(self._encode, member))
+            for together in frames(members, most):
+                self._draw_frames(pipe, together)
+            for member in members:
+                member.embedding = None
 
     def upsample(self, prompt: str, seed: int, references: tuple[Image.Image, ...], limit: int) -> str | None:
         """A longer prompt of at most ``limit`` tokens by the text encoder itself; None: this one cannot.
@@ -218,42 +222,70 @@ class Pipeline:
             raise RenderFailed("The model was unloaded before the drawing began.")
         return pipe
 
-    def _draw_all(
-        self, pipe: Any, drawing: Drawing, on_step: OnStep, on_preview: OnPreview | None
-    ) -> list[Image.Image]:
-        call = self._call(drawing)
-        done = 0
-        total = len(drawing.seeds) * drawing.steps
-        previewer = _previewer(pipe, drawing, on_preview)
+    def _encode(self, member: Member) -> None:
+        drawing = member.drawing
+        member.embedding = self._prompts.encode(drawing.prompt, drawing.max_sequence_length)
 
-        def report(*_: object) -> dict[str, object]:
-            nonlocal done
-            done += 1
-            on_step(done, total)
-            if previewer is not None:
-                previewer.after((done - 1) // drawing.steps, (done - 1) % drawing.steps + 1)
-            return {}  # the pipelines crash on None
+    def _draw_frames(self, pipe: Any, together: list[Frame]) -> None:
+        together = [frame for frame in together if frame.member.failure is None]
+        if not together:
+            return
+        call = Call(pipe, together)
+        failure = self._attempt(pipe, together[0].member.drawing.prompt, partial(self._call, pipe, call, together))
+        if failure is None or all(frame.member.failure is not None for frame in together):
+            return
+        if len(together) == 1 or isinstance(failure, DeviceLost):
+            for frame in together:
+                frame.member.failure = frame.member.failure or failure
+            return
+        log.warning("batch_drawn_alone", size=len(together), code=failure.code)
+        call.start_over()
+        for frame in together:
+            self._draw_frames(pipe, [frame])
 
-        with nullcontext() if previewer is None else previewer.watching():
-            return [
-                pipe(**call, generator=_generator(seed), callback_on_step_end=report).images[0]
-                for seed in drawing.seeds
-            ]
+    def _attempt(self, pipe: Any, prompt: str, do: Callable[[], None]) -> FluxfarmError | None:
+        """Do it; what went wrong comes back as one of the tree's, with nothing of it left on the device."""
+        lost = self._lost
+        if lost is not None:
+            return DeviceLost(lost)
+        failure: FluxfarmError
+        try:
+            do()
+        except BaseException as error:
+            forget(error)
+            self._clean_up(pipe)
+            if not isinstance(error, Exception):
+                raise
+            failure = error if isinstance(error, FluxfarmError) else translate(error, prompt)
+        else:
+            return None
+        if isinstance(failure, DeviceLost):
+            self._lost = failure.message
+        elif self._lost is not None:  # found out while cleaning up: a device reports its errors late
+            failure = DeviceLost(self._lost)
+        return failure
 
-    def _call(self, drawing: Drawing) -> dict[str, Any]:
-        """The arguments that all images of a drawing share; names only, as the first positional one is ``image``."""
-        call: dict[str, Any] = {
-            "prompt_embeds": self._prompts.encode(drawing.prompt, drawing.max_sequence_length),
-            "image": list(drawing.references) or None,
-            "width": drawing.width,
-            "height": drawing.height,
-            "num_inference_steps": drawing.steps,
-            "guidance_scale": drawing.guidance,
-            "callback_on_step_end_tensor_inputs": [],
-        }
+    def _call(self, pipe: Any, call: Call, together: list[Frame]) -> None:
+        """One call; names only, as the pipelines' first positional argument is ``image``."""
+        drawing = together[0].member.drawing
+        more: dict[str, Any] = {}
         if self.guidance_kind == "cfg" and drawing.guidance > 1:
-            call["negative_prompt_embeds"] = self._prompts.encode("", drawing.max_sequence_length)
-        return call
+            negative = self._prompts.encode("", drawing.max_sequence_length)
+            more["negative_prompt_embeds"] = _stacked([negative] * len(together))
+        with call.watched():
+            made = pipe(
+                prompt_embeds=_stacked([frame.member.embedding for frame in together]),
+                image=list(drawing.references) or None,
+                width=drawing.width,
+                height=drawing.height,
+                num_inference_steps=drawing.steps,
+                guidance_scale=drawing.guidance,
+                generator=[_generator(frame.seed) for frame in together],
+                callback_on_step_end=call.after_step,
+                callback_on_step_end_tensor_inputs=[],
+                **more,
+            )
+        call.keep(made.images)
 
     def _clean_up(self, pipe: Any) -> None:
         """Reset what a stopped call skipped: the state of a step cache would leak into the next job's picture."""
@@ -273,11 +305,11 @@ class Pipeline:
             torch.mps.empty_cache()
 
 
-def _previewer(pipe: Any, drawing: Drawing, show: OnPreview | None) -> Previewer | None:
-    if show is None or not drawing.previews:
-        return None
-    steps = preview_steps(drawing.steps, drawing.previews)
-    return Previewer(pipe, width=drawing.width, height=drawing.height, steps=steps, show=show)
+def _stacked(embeddings: Sequence[Any]) -> Any:
+    """One row a picture."""
+    import torch
+
+    return embeddings[0] if len(embeddings) == 1 else torch.cat(list(embeddings))
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-import structlog
 from PIL import Image
 
 SIDE: Final = 256  #: pixels of a preview's longer side
 PIXELS_PER_LATENT: Final = 8
 
 OnPreview = Callable[[int, int, int, Image.Image], None]  #: picture, index of the preview, step, what it shows
-log = structlog.get_logger()
 
 
 def preview_steps(steps: int, count: int) -> tuple[int, ...]:
@@ -28,14 +26,12 @@ def preview_steps(steps: int, count: int) -> tuple[int, ...]:
 
 
 class Previewer:
-    """Looks over the shoulder of one drawing; whatever goes wrong here ends the previews and not the drawing."""
+    """Looks over the shoulder of one call of the pipeline."""
 
-    def __init__(self, pipe: Any, *, width: int, height: int, steps: tuple[int, ...], show: OnPreview) -> None:
-        """``width`` and ``height`` are of the drawing, in pixels."""
+    def __init__(self, pipe: Any, *, width: int, height: int) -> None:
+        """``width`` and ``height`` are of the drawings, in pixels."""
         self._pipe = pipe
         self._tokens = (height // 16, width // 16)
-        self._steps = steps
-        self._show = show
         self._seen: tuple[Any, Any] | None = None
 
     @contextmanager
@@ -55,21 +51,12 @@ class Previewer:
             del scheduler.step  # the class's own again
             self._seen = None
 
-    def after(self, picture: int, step: int) -> None:
-        """Called after step ``step`` (from 1) of a picture."""
-        if step not in self._steps or self._seen is None:
-            return
-        try:
-            self._show(picture, self._steps.index(step), step, self._look(step))
-        except Exception as error:  # noqa: BLE001 - a preview is never worth a render
-            log.warning("previews_stopped", error=type(error).__name__)
-            self._steps = ()
-
-    def _look(self, step: int) -> Image.Image:
+    def look(self, step: int, row: int) -> Image.Image:
+        """What picture ``row`` of the call would be after step ``step`` (from 1)."""
         import torch
 
         assert self._seen is not None
-        velocity, sample = self._seen
+        velocity, sample = (one[row : row + 1] for one in self._seen)
         pipe = self._pipe
         estimate = sample.float() - float(pipe.scheduler.sigmas[step - 1]) * velocity.float()
         bn, epsilon = pipe.vae.bn, pipe.vae.config.batch_norm_eps

@@ -1,39 +1,17 @@
-"""The way of one job through a worker: claim, draw, encode, put, finish."""
+"""The way of jobs through a worker: claim those that are drawn together, draw them, deliver each."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import structlog
 from PIL import Image as Pillow
 
-from fluxfarm.airecord import Problem
-from fluxfarm.errors import (
-    Canceled,
-    DatabaseUnavailable,
-    DeviceLost,
-    FluxfarmError,
-    LeaseLost,
-    NotFound,
-    ProviderError,
-    ReferenceGone,
-    RenderFailed,
-    ResultLost,
-    StoreUnavailable,
-)
-from fluxfarm.jobs import JobState
-from fluxfarm.remotes import LOCAL
-from storage.objects import attempt_prefix, object_key
-from storage.repository import attempts, dispatch, turns
-from storage.repository.attempts import Outcome
-from workers import metrics
-from workers.encoding import encode
-from workers.fallback import end_badly
+from fluxfarm.errors import DatabaseUnavailable, DeviceLost, FluxfarmError, NotFound, ReferenceGone
+from storage.repository import dispatch, followers
+from workers.delivery import DATABASE_PATIENCE, faults_as_errors, patiently, put
 from workers.leases import Held
 from workers.providers.drawn import Drawn, Stored
 from workers.providers.local import LocalProvider
@@ -43,61 +21,52 @@ if TYPE_CHECKING:
     from workers.worker import RenderWorker
 
 NOTHING: Final = "nothing to do"  #: a doubled or late ticket
-DATABASE_PATIENCE: Final = 0.5  #: seconds between two tries to claim or to finish while the database is away
-STORE_PAUSE: Final = 1.0  #: seconds between two tries while the object store is away
 
-Answer = TypeVar("Answer")
 log = structlog.get_logger()
 
 
 def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
-    """Render the job whose turn it is on the ticket's queue; gives a word for Flower.
+    """Render the job whose turn it is on the ticket's queue, and those that follow it; gives a word for Flower.
 
-    The device's lock is taken before the job is claimed, so that no lease is held while waiting; it is free again
-    before the pictures are encoded, so that the next job draws meanwhile.
+    The device's lock is taken before the jobs are claimed, so that no lease is held while waiting; it is free again
+    before the pictures are encoded, so that the next jobs are drawn meanwhile.
     """
-    held: Held | None = None
+    held: list[Held] = []
     try:
         with worker.provider.turn():
             if worker.retiring:
                 return _hand_back(worker, queue, ticket)
             held = _claim(worker, queue, ticket)
-            if held is None:
+            if not held:
                 return NOTHING
-            asks_elsewhere = held.claim.request.prompt_upsampling and bool(worker.settings.upsampling_url)
-            drawn = None if asks_elsewhere else _draw(worker, held)
-        if drawn is None:  # the device is free for others while the prompt is rewritten
-            drawn = _draw_rewritten(worker, held)
-        word = _deliver(worker, held, drawn)
-    except (Canceled, LeaseLost) as error:
-        assert held is not None
-        word = _abandon(worker, held, error)
-    except FluxfarmError as error:
-        if held is None:
-            raise
-        word = _give_up(worker, held, error)
+            asks_elsewhere = held[0].claim.request.prompt_upsampling and bool(worker.settings.upsampling_url)
+            drawn = [] if asks_elsewhere else _draw(worker, held)
+        if asks_elsewhere:  # the device is free for others while the prompt is rewritten
+            drawn = [_draw_rewritten(worker, held[0])]
+        words = worker.deliver(list(zip(held, drawn, strict=True)))
     finally:
-        if held is not None:
-            worker.leases.let_go(held)
-    worker.notifier.hurry(held.claim.webhook_id)
+        for one in held:
+            worker.leases.let_go(one)
+    if any(isinstance(one, DeviceLost) for one in drawn):
+        worker.provider.give_up_device()
     _send_next(worker, queue)
-    return word
+    return ", ".join(words)
 
 
-def _claim(worker: RenderWorker, queue: str, ticket: UUID) -> Held | None:
-    """Take the job whose turn it is; a ticket is not let go because the database is away for a moment."""
+def _claim(worker: RenderWorker, queue: str, ticket: UUID) -> list[Held]:
+    """Take the jobs whose turn it is; a ticket is not let go because the database is away for a moment."""
     while True:
         before = time.monotonic()
         try:
             with worker.database.transaction() as session:
-                claim = turns.take_turn(session, queue, ticket, worker.claimant)
+                claims = followers.take_together(session, queue, ticket, worker.claimant, worker.provider.most)
         except DatabaseUnavailable as error:
             if worker.retiring:
                 raise
             log.warning("claim_postponed", code=error.code)
             time.sleep(DATABASE_PATIENCE)
         else:
-            return None if claim is None else worker.leases.hold(claim, before)
+            return [worker.leases.hold(claim, before) for claim in claims]
 
 
 def _hand_back(worker: RenderWorker, queue: str, ticket: UUID) -> str:
@@ -107,20 +76,35 @@ def _hand_back(worker: RenderWorker, queue: str, ticket: UUID) -> str:
     return NOTHING
 
 
-def _draw_rewritten(worker: RenderWorker, held: Held) -> Drawn:
+def _draw_rewritten(worker: RenderWorker, held: Held) -> Drawn | FluxfarmError:
     request = held.claim.request
-    with _faults_as_errors():
-        upsample(worker, held, lambda: by_chat(worker.settings, request.prompt, request.seeds[0]))
-    with worker.provider.turn():
-        held.check()
-        return _draw(worker, held)
+    try:
+        with faults_as_errors():
+            upsample(worker, held, lambda: by_chat(worker.settings, request.prompt, request.seeds[0]))
+        with worker.provider.turn():
+            held.check()
+            return _draw_one(worker, held)
+    except FluxfarmError as error:
+        return error
 
 
-def _draw(worker: RenderWorker, held: Held) -> Drawn:
+def _draw(worker: RenderWorker, held: list[Held]) -> list[Drawn | FluxfarmError]:
+    """Draw the jobs; what befell each stands in the place of its pictures."""
+    provider = worker.provider
+    try:
+        if len(held) == 1 or not isinstance(provider, LocalProvider):
+            return [_draw_one(worker, one) for one in held]
+        with faults_as_errors():
+            return provider.draw_together([(one, (), worker.previews.for_job(one.claim)) for one in held])
+    except FluxfarmError as error:
+        return [error for _ in held]
+
+
+def _draw_one(worker: RenderWorker, held: Held) -> Drawn:
     def keep(n: int, picture: Pillow.Image, seed: int) -> Stored:
-        return _put(worker, held, n, picture, seed, {"encode": 0.0, "upload": 0.0})
+        return put(worker, held, n, picture, seed, {"encode": 0.0, "upload": 0.0})
 
-    with _faults_as_errors():
+    with faults_as_errors():
         references = tuple(_reference(worker, held, key) for key in held.claim.request.references)
         provider = worker.provider
         if held.claim.request.prompt_upsampling and isinstance(provider, LocalProvider):  # others do it themselves
@@ -128,194 +112,11 @@ def _draw(worker: RenderWorker, held: Held) -> Drawn:
         return provider.draw(held, references, keep, worker.previews.for_job(held.claim))
 
 
-@contextmanager
-def _faults_as_errors() -> Iterator[None]:
-    try:
-        yield
-    except FluxfarmError:
-        raise
-    except Exception as error:
-        log.exception("render_fault")
-        raise RenderFailed(f"The render failed with {type(error).__name__}.") from error
-
-
 def _reference(worker: RenderWorker, held: Held, key: str) -> bytes:
     try:
-        return _patiently(worker, held, lambda: worker.store.get(key))
+        return patiently(worker, held, lambda: worker.store.get(key))
     except NotFound as error:
         raise ReferenceGone("A reference image was deleted before the render could read it.") from error
-
-
-def _patiently(worker: RenderWorker, held: Held, call: Callable[[], Answer]) -> Answer:
-    """Ask the object store; while it is away the lease is kept and it is asked again: a render is dear, waiting is not.
-
-    Raises:
-        StoreUnavailable: it was away for ``settings.store_patience`` seconds, or the process was told to stop.
-        Canceled, LeaseLost: the job is no longer ours.
-    """
-    until = time.monotonic() + worker.settings.store_patience
-    while True:
-        try:
-            return call()
-        except StoreUnavailable as error:
-            if time.monotonic() >= until or worker.retiring:
-                raise
-            log.warning("store_awaited", job=str(held.claim.uuid), reason=error.message)
-        time.sleep(STORE_PAUSE)
-        held.check()
-
-
-def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
-    """Encode, put and finish; the lease is kept all the while."""
-    timings = {"queue": round(held.claim.queued_seconds, 3), **drawn.timings, "encode": 0.0, "upload": 0.0}
-    images: list[Stored] = []
-    for n, picture in enumerate(drawn.images):
-        held.check()
-        with _faults_as_errors():
-            if isinstance(picture, dict):
-                images.append(_carry_over(worker, held, n, picture))
-            else:
-                seed = (drawn.seeds or held.claim.request.seeds)[n]
-                images.append(_put(worker, held, n, picture, seed, timings))
-    rounded = {name: round(seconds, 4) for name, seconds in timings.items()}
-    outcome = Outcome(
-        images=images,
-        timings=rounded,
-        model_revision=drawn.revision,
-        cost=drawn.cost,
-        provider=drawn.provider,
-        calls=drawn.calls,
-    )
-    if not _settle(held, lambda: _finish(worker, held, outcome)):
-        raise LeaseLost("The job was finished or stopped elsewhere.")
-    metrics.finished(held.claim.request.model, worker.provider.name, len(images), rounded)
-    log.info("job_finished", job=str(held.claim.uuid), attempt=held.claim.attempt, **rounded)
-    return JobState.SUCCESS.value
-
-
-def _carry_over(worker: RenderWorker, held: Held, n: int, stored: Stored) -> Stored:
-    """A picture that was paid in an attempt before, under a key of this one, as the other attempt's are swept."""
-    claim = held.claim
-    if stored["object_key"].startswith(attempt_prefix(claim.tenant_id, claim.uuid, claim.attempt)):
-        return stored
-    extension = stored["object_key"].rpartition(".")[2]
-    key = object_key(claim.tenant_id, claim.uuid, claim.attempt, n, extension)
-    try:
-        body = _patiently(worker, held, lambda: worker.store.get(stored["object_key"]))
-    except NotFound as error:
-        raise ResultLost("A picture that an attempt before had paid for is gone.") from error
-    _patiently(worker, held, lambda: worker.store.put(key, body, stored["content_type"]))
-    return stored | {"object_key": key}
-
-
-def _put(
-    worker: RenderWorker, held: Held, n: int, picture: Pillow.Image, seed: int, timings: dict[str, float]
-) -> Stored:
-    claim, request = held.claim, held.claim.request
-    started = time.perf_counter()
-    encoded = encode(
-        picture,
-        output_format=request.output_format,
-        quality=request.output_quality,
-        width=request.width,
-        height=request.height,
-        sign=None if worker.provenance is None else partial(worker.provenance.sign, model=request.model),
-    )
-    encoded_at = time.perf_counter()
-    key = object_key(claim.tenant_id, claim.uuid, claim.attempt, n, encoded.extension)
-    _patiently(worker, held, lambda: worker.store.put(key, encoded.body, encoded.content_type))
-    timings["encode"] += encoded_at - started
-    timings["upload"] += time.perf_counter() - encoded_at
-    return {
-        "n": n,
-        "object_key": key,
-        "seed": seed,
-        "width": encoded.width,
-        "height": encoded.height,
-        "content_type": encoded.content_type,
-        "size_bytes": len(encoded.body),
-        "sha256": encoded.sha256,
-    }
-
-
-def _settle(held: Held, write: Callable[[], Answer]) -> Answer:
-    """Write the end of an attempt; while the database is away, try for as long as the lease may still hold."""
-    while True:
-        try:
-            return write()
-        except DatabaseUnavailable:
-            if not held.is_fresh:
-                raise LeaseLost("The database was away for longer than the lease.") from None
-            time.sleep(DATABASE_PATIENCE)
-
-
-def _finish(worker: RenderWorker, held: Held, outcome: Outcome) -> bool:
-    with worker.database.transaction() as session:
-        return attempts.finish(session, held.claim, outcome)
-
-
-def _give_up(worker: RenderWorker, held: Held, error: FluxfarmError) -> str:
-    """The attempt failed: the job waits for another try, or is FAILED."""
-    problem = Problem(code=error.code, message=error.message, retryable=error.retryable)
-    metrics.failed(held.claim.request.model, worker.provider.name, error.code)
-    log.warning("attempt_failed", job=str(held.claim.uuid), attempt=held.claim.attempt, code=error.code)
-
-    def write() -> JobState | None:
-        with worker.database.transaction() as session:
-            return end_badly(
-                session,
-                held,
-                error,
-                problem,
-                local=worker.provider.name == LOCAL,
-                max_attempts=worker.settings.max_attempts,
-            )
-
-    try:
-        state = _settle(held, write)
-    except LeaseLost as lost:
-        return _abandon(worker, held, lost)
-    if not isinstance(error, ProviderError):  # what a remote attempt stored may be another one's; the scheduler sweeps
-        _sweep(worker, held)
-    if isinstance(error, DeviceLost):
-        worker.provider.give_up_device()
-    with suppress(DatabaseUnavailable):  # the scheduler closes what stays open
-        worker.provider.wind_up(held)
-    return error.code if state is not None else LeaseLost.code
-
-
-def _abandon(worker: RenderWorker, held: Held, error: Canceled | LeaseLost) -> str:
-    """The job is no longer ours: change nothing of it and take back what was stored.
-
-    Only the record knows whether the attempt lost: a finish may have counted although its answer never came. While
-    it cannot be asked, nothing is deleted; the scheduler sweeps what lost.
-    """
-    metrics.LEASES_LOST.inc()
-    log.info("attempt_abandoned", job=str(held.claim.uuid), attempt=held.claim.attempt, code=error.code)
-    problem = Problem(code=error.code, message=error.message, retryable=error.retryable)
-    try:
-        with worker.database.transaction() as session:
-            lost = attempts.close_lost(session, held.claim, problem)
-        if lost:
-            worker.provider.wind_up(held)
-    except DatabaseUnavailable:
-        log.warning("abandon_not_noted", job=str(held.claim.uuid))
-        return error.code
-    if not lost:
-        return JobState.SUCCESS.value
-    _sweep(worker, held)
-    return error.code
-
-
-def _sweep(worker: RenderWorker, held: Held) -> None:
-    """Delete what a losing attempt stored; what cannot be deleted now is left to the scheduler."""
-    claim = held.claim
-    try:
-        worker.store.delete_prefix(attempt_prefix(claim.tenant_id, claim.uuid, claim.attempt))
-        with worker.database.transaction() as session:
-            attempts.mark_swept(session, claim.uuid, claim.attempt)
-    except FluxfarmError as error:
-        log.warning("sweep_postponed", job=str(claim.uuid), code=error.code)
 
 
 def _send_next(worker: RenderWorker, queue: str) -> None:

@@ -6,6 +6,7 @@ import os
 import platform
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Final
 from uuid import UUID, uuid4
@@ -26,14 +27,16 @@ from storage.repository import workers
 from storage.repository.turns import Claimant
 from storage.repository.workers import Reading
 from workers import alive, readings
-from workers.leases import LeaseKeeper
+from workers.delivery import end
+from workers.leases import Held, LeaseKeeper
 from workers.previews import PreviewSender
-from workers.providers.drawn import Renderer
+from workers.providers.drawn import Drawn, Renderer
 from workers.providers.local import LocalProvider
 from workers.providers.remote import RemoteRenderer
 from workers.render import render_next
 
 SPARE_CONNECTIONS: Final = 3  #: for the lease keeper and the start
+COURIERS: Final = 4  #: threads that encode and put the pictures of jobs that were drawn together
 MOST_CONNECTIONS: Final = 12  #: for the slots; those of a remote worker wait for a provider most of the time
 START_PAUSE: Final = 1.0  #: seconds between two tries to register while the database is away
 
@@ -50,12 +53,14 @@ class RenderWorker:
         self.settings = settings
         self.queues = queues
         self.slots = slots
-        self.database = Database.from_settings(settings, pool_size=min(slots, MOST_CONNECTIONS) + SPARE_CONNECTIONS)
+        connections = min(slots, MOST_CONNECTIONS) + COURIERS + SPARE_CONNECTIONS
+        self.database = Database.from_settings(settings, pool_size=connections)
         self.store: ObjectStore = make_store(settings)
         self.queue = Queue(settings)
         self.dispatcher = Dispatcher(self.database, self.queue, window=settings.window)
         self.notifier = Notifier(self.database, self.queue)
         self.provenance = open_provenance(settings)
+        self._couriers = ThreadPoolExecutor(COURIERS, "couriers")
         self.previews = PreviewSender(Previews(settings.redis_url))
         self.provider: Renderer = (
             RemoteRenderer(settings, self.database) if queues == (REMOTE_QUEUE,) else LocalProvider(settings, queues)
@@ -117,6 +122,12 @@ class RenderWorker:
         """Render the job whose turn it is; gives a word for Flower, never a prompt."""
         return render_next(self, queue, ticket)
 
+    def deliver(self, drawn: list[tuple[Held, Drawn | FluxfarmError]]) -> list[str]:
+        """End each of the jobs that were drawn together, beside each other; this slot draws again when all are done."""
+        if len(drawn) == 1:
+            return [end(self, *drawn[0])]
+        return list(self._couriers.map(lambda one: end(self, *one), drawn))
+
     def _heartbeat(self) -> None:
         alive.touch(self.settings.alive_file)
         reading = readings.read(self.provider.device)
@@ -133,6 +144,7 @@ class RenderWorker:
                 workers.remove(session, self.id)
         except FluxfarmError as error:
             log.warning("sign_off_failed", error=error.code)
+        self._couriers.shutdown(cancel_futures=True)
         self.provider.close()
         self.previews.close()
         self.queue.close()

@@ -46,7 +46,9 @@ FINISH = text(
     closed AS (
         UPDATE attempts
            SET status = 'SUCCESS', ended_at = now(), timings = CAST(:timings AS jsonb), model_revision = :revision,
-               cost = :cost, swept = true
+               cost = :cost, swept = true,
+               batch = CASE WHEN CAST(:batch AS jsonb) IS NOT NULL
+                            THEN coalesce(attempts.batch, '{}') || CAST(:batch AS jsonb) END
           FROM done WHERE job_uuid = done.uuid AND number = :attempt
     ),
     told AS (
@@ -99,6 +101,7 @@ class Outcome:
     cost: Decimal = Decimal(0)  #: USD that the tenant is charged
     provider: str = "local"
     calls: Mapping[UUID, Decimal] = field(default_factory=dict)  #: paid calls that made the images, with their cost
+    batch: Mapping[str, int] | None = None  #: position and size, where a call drew more than one picture
 
 
 def erased(session: Session, *, older_than: float, limit: int = 100) -> list[tuple[UUID, UUID]]:
@@ -196,6 +199,7 @@ def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
             "cost": outcome.cost,
             "seconds": outcome.timings.get("render", 0.0),
             "message": deliveries.new_id(),
+            "batch": None if outcome.batch is None else json.dumps(dict(outcome.batch)),
             "channel": JOB_CHANGED,
         },
     ).one_or_none()

@@ -104,6 +104,17 @@ def return_ticket(session: Session, queue: str, ticket: UUID) -> None:
     session.execute(update(Job).where(Job.uuid == left).values(dispatched_at=None))
 
 
+def settle(session: Session, queue: str, ticket: UUID, spent: int) -> None:
+    """One ticket was taken from the broker, and ``spent`` jobs with tickets were claimed for it: let both agree again.
+
+    The tickets of the others are still out; they go to the next jobs without one, as any ticket is leave for any job.
+    """
+    if spent == 0:
+        return_ticket(session, queue, ticket)
+    elif spent > 1:
+        pick(session, queue, spent - 1)
+
+
 def ripen(session: Session) -> int:
     """Let jobs whose retry time has come wait for a ticket again."""
     rows = session.execute(

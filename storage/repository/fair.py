@@ -150,26 +150,42 @@ class Turn:
         """The line whose first job is next."""
         return fairness.choose(self._flows, self._clock)
 
+    def flows_of_lane(self, lane: int) -> list[Flow]:
+        """The lines of a lane whose owners may have more running."""
+        return [flow for flow in self._flows if flow.lane == lane and flow.tenant.room > 0]
+
+    def flow_among(self, flows: list[Flow]) -> Flow | None:
+        """The one of these lines that is next."""
+        return fairness.choose([flow for flow in flows if flow.tenant.room > 0], self._clock)
+
     def skip(self, flow: Flow) -> None:
         """Nothing could be taken from it now."""
         self._flows.remove(flow)
 
     def charge(self, flow: Flow, seconds: float) -> None:
-        """Its owner was given that many GPU-seconds."""
+        """Its owner was given that many GPU-seconds, for one job."""
+        self.keep([self.owe(flow, seconds)])
+
+    def owe(self, flow: Flow, seconds: float) -> dict[str, object]:
+        """The same, for the choices that follow; ``keep`` writes what comes back."""
         fairness.charge(flow, self._flows, self._clock, seconds)
         tenant = flow.tenant
-        self._session.execute(
-            KEEP,
-            {
-                "queue": self._queue,
-                "clock": self._clock,
-                "tenant_id": tenant.id,
-                "by_weight": seconds / tenant.weight,
-                "campaign": flow.campaign.name,
-                "campaign_clock": tenant.campaign_clock,
-                "seconds": seconds,
-            },
-        )
+        tenant.room -= 1
+        owed: dict[str, object] = {
+            "queue": self._queue,
+            "clock": self._clock,
+            "tenant_id": tenant.id,
+            "by_weight": seconds / tenant.weight,
+            "campaign": flow.campaign.name,
+            "campaign_clock": tenant.campaign_clock,
+            "seconds": seconds,
+        }
+        self._clock = fairness.advance(self._flows, self._clock)
+        return owed
+
+    def keep(self, owed: list[dict[str, object]]) -> None:
+        """Write charges, in their order."""
+        self._session.execute(KEEP, owed)
 
 
 def _counted_flows(session: Session, queue: str) -> list[Flow]:

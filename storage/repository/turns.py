@@ -60,15 +60,15 @@ CLAIM: Final = """
     ),
     outbox AS (
         INSERT INTO webhook_deliveries (id, endpoint_id, job_uuid, type)
-        SELECT :message, endpoint.id, claimed.uuid, 'job.started'
+        SELECT {message}, endpoint.id, claimed.uuid, 'job.started'
           FROM claimed JOIN webhook_endpoints AS endpoint ON endpoint.id = claimed.webhook_id
          WHERE claimed.attempt = 1 AND 'start' = ANY (endpoint.moments) AND endpoint.disabled_at IS NULL
            FOR KEY SHARE OF endpoint
     )
     SELECT claimed.*, pg_notify(:channel, uuid::text) FROM claimed
 """
-CLAIM_BY_UUID: Final = text(CLAIM.format(choice=BY_UUID))
-CLAIM_FIRST: Final = text(CLAIM.format(choice=FIRST_OF_FLOW))
+CLAIM_BY_UUID: Final = text(CLAIM.format(choice=BY_UUID, message=":message"))
+CLAIM_FIRST: Final = text(CLAIM.format(choice=FIRST_OF_FLOW, message=":message"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,8 @@ class Claimant:
         }
 
 
-def _claim(row: Any) -> Claim:
+def claim_of(row: Any) -> Claim:
+    """What one row of the statements above says."""
     request = RenderRequest.model_validate(row.request)
     if row.revised_prompt is not None:
         request = request.model_copy(update={"prompt": row.revised_prompt, "prompt_upsampling": False})
@@ -127,7 +128,16 @@ def _claim(row: Any) -> Claim:
 def claim(session: Session, uuid: UUID, claimant: Claimant) -> Claim | None:
     """Claim this very job if it waits and is due; None: nothing to do. No share is charged."""
     row = session.execute(CLAIM_BY_UUID, {"uuid": uuid, **claimant.parameters()}).one_or_none()
-    return None if row is None else _claim(row)
+    return None if row is None else claim_of(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The job whose turn it was, the line that it stood in, and whether a ticket was out for it."""
+
+    claim: Claim
+    flow: Flow
+    was_dispatched: bool
 
 
 def take_turn(session: Session, queue: str, ticket: UUID, claimant: Claimant) -> Claim | None:
@@ -137,17 +147,24 @@ def take_turn(session: Session, queue: str, ticket: UUID, claimant: Claimant) ->
     goes first, so that nobody waits longer than for the render in progress.
     """
     turn = Turn(session, queue)
+    taken = take_first(session, turn, queue, claimant)
+    if taken is None:
+        if turn.holds_back:
+            dispatch.return_ticket(session, queue, ticket)
+        return None
+    if not taken.was_dispatched:
+        dispatch.return_ticket(session, queue, ticket)
+    return taken.claim
+
+
+def take_first(session: Session, turn: Turn, queue: str, claimant: Claimant) -> Taken | None:
+    """Claim and charge the first job of the turn; the tickets are left as they are."""
     while (flow := turn.flow()) is not None:
         row = session.execute(CLAIM_FIRST, _place(queue, flow) | claimant.parameters()).one_or_none()
-        if row is None:
-            turn.skip(flow)
-            continue
-        turn.charge(flow, row.gpu_seconds)
-        if not row.was_dispatched:
-            dispatch.return_ticket(session, queue, ticket)
-        return _claim(row)
-    if turn.holds_back:
-        dispatch.return_ticket(session, queue, ticket)
+        if row is not None:
+            turn.charge(flow, row.gpu_seconds)
+            return Taken(claim_of(row), flow, row.was_dispatched)
+        turn.skip(flow)
     return None
 
 

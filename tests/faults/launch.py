@@ -52,17 +52,24 @@ class Painter:
         """There is only one."""
         return self
 
-    def draw(self, drawing: Any, on_step: Any, *_: Any) -> list[Image.Image]:
-        """Noise, so that no picture is small when it is stored."""
-        self._befall(drawing.prompt)
-        total = drawing.steps * len(drawing.seeds)
+    def draw_together(self, members: Any, _most: int = 1) -> None:
+        """Noise, so that no picture is small when it is stored; a batch takes as long as its longest member."""
+        for member in members:
+            self._befall(member.drawing.prompt)
+        total = max(member.drawing.steps * len(member.drawing.seeds) for member in members)
         for step in range(total):
             if total > 1:
                 time.sleep(STEP)
-            on_step(step + 1, total)
-        size = (drawing.width, drawing.height)
-        noise = [random.Random(seed).randbytes(3 * size[0] * size[1]) for seed in drawing.seeds]
-        return [Image.frombytes("RGB", size, data) for data in noise]
+            for member in members:
+                if member.failure is None and step < member.drawing.steps * len(member.drawing.seeds):
+                    member.advance(1)
+            if all(member.failure is not None for member in members):
+                return
+        for position, member in enumerate(members):
+            size = (member.drawing.width, member.drawing.height)
+            noise = [random.Random(seed).randbytes(3 * size[0] * size[1]) for seed in member.drawing.seeds]
+            member.images = [Image.frombytes("RGB", size, data) for data in noise]
+            member.position, member.size = position, len(members)
 
     def _befall(self, prompt: str) -> None:
         if prompt == "dies" or (prompt == "dies once" and self.first(prompt)):
@@ -77,12 +84,12 @@ class Painter:
 def install_painter(marks: Path) -> None:
     """Put the painter in the pipeline's place, and the two faults that only the worker's own code can have."""
     from fluxfarm.errors import DatabaseUnavailable  # noqa: PLC0415  # after the clock is set
-    from workers import render  # noqa: PLC0415
+    from workers import delivery  # noqa: PLC0415
     from workers.providers import local  # noqa: PLC0415
 
     painter = Painter(marks)
     vars(local).update(ensure_small=lambda _slug, folder: folder, Pipeline=painter)
-    finish = render._finish
+    finish = delivery._finish
 
     def fateful(worker: Any, held: Any, outcome: Any) -> bool:
         prompt = held.claim.request.prompt
@@ -93,7 +100,7 @@ def install_painter(marks: Path) -> None:
             raise DatabaseUnavailable("The answer of a commit that happened was lost.")
         return done
 
-    render._finish = fateful
+    delivery._finish = fateful
 
 
 def shift_clock(seconds: float) -> None:

@@ -81,6 +81,35 @@ def test_a_ticket_that_comes_six_times_is_one_render(site: Site) -> None:
     assert site.told(job) == ["RUNNING", "SUCCESS"]
 
 
+def test_a_worker_that_dies_in_the_middle_of_a_batch_costs_each_of_its_jobs_one_more_start(site: Site) -> None:
+    """F1: four jobs in one call, SIGKILL: each is rendered again exactly once, and alone."""
+    first = site.accept("holds the device", steps=8)
+    site.running(first)
+    batch = [site.accept(f"together {n}", steps=30) for n in range(4)]
+    for uuid in batch:
+        site.running(uuid)
+    site.worker.kill()
+    site.worker.start()
+    site.succeeds(first, attempts=1)
+    for position, uuid in enumerate(batch):
+        lost, won = site.succeeds(uuid, attempts=2)["attempts"]
+        assert (lost["error"]["code"], won["batch"]) == ("worker_lost", None)
+        assert lost["batch"] == {"position": position, "size": 4, "leader": batch[0]}
+        assert len(site.objects(uuid)) == 1
+
+
+def test_a_worker_that_is_told_to_stop_delivers_its_whole_batch(site: Site) -> None:
+    """F3"""
+    first = site.accept("holds the device", steps=8)
+    site.running(first)
+    batch = [site.accept(f"together {n}", steps=20) for n in range(4)]
+    site.running(batch[-1])
+    site.worker.send(signal.SIGTERM)
+    assert site.worker.wait(15) == 0, site.said()
+    for uuid in batch:
+        assert site.succeeds(uuid, attempts=1)["attempts"][0]["batch"]["size"] == 4
+
+
 def test_a_job_that_kills_its_worker_is_given_up_and_the_others_go_on(site: Site) -> None:
     """F12"""
     poison = site.accept("dies")

@@ -7,7 +7,7 @@ The steps are those of ``workers/render.py`` and ``sweeping.py``, ``storage/disp
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 
 from fluxfarm.errors import Conflict, NotFound
@@ -15,6 +15,7 @@ from fluxfarm.jobs import JobState
 from tests.simulation.rules import Claim
 from tests.simulation.tickets import JobRow
 from tests.simulation.world import (
+    BATCH,
     LEASE,
     MAX_ATTEMPTS,
     PATIENCE,
@@ -43,22 +44,34 @@ class Actors(World):
             self.hand_back(me, ticket)
             return
         before = self.now
-        claim = yield from self.take(me, ticket)
+        claims = yield from self.take(me, ticket)
         me.in_hand = 0
-        if claim is None:
+        if not claims:
             self.losses[me.queue] += 1  # what it named can no longer start in time
             return
         self.look_at_tickets(me.queue)
-        self.fresh[claim] = self.now
+        self.fresh.update(dict.fromkeys(claims, self.now))
         if self.hit(0.02):
-            return  # the answer was lost: nobody knows of the claim
-        me.held = held = Held(claim, before)
+            return  # the answer was lost: nobody knows of the claims
+        for claim in claims[1:]:
+            self.join(me, self.draw_along, Held(claim, before))
+        me.held = held = Held(claims[0], before)
         yield
         if me.queue == REMOTE:
             yield from self.draw_remotely(me, held)
         else:
             yield from self.draw(me, held)
         me.held = None
+
+    def draw_along(self, me: Process, held: Held) -> Steps:
+        """A follower: drawn and delivered beside the leader, and it dies with it."""
+        me.held = held
+        yield
+        yield from self.draw(me, held)
+        me.held = None
+
+    def join(self, leader: Process, what: Callable[[Process, Held], Steps], held: Held) -> None:
+        raise NotImplementedError
 
     def hand_back(self, me: Process, ticket: int) -> None:
         """The process was told to stop before it claimed."""
@@ -67,10 +80,15 @@ class Actors(World):
         me.in_hand = 0
         self.losses[me.queue] += 1 - before + self.record.in_flight(me.queue)
 
-    def take(self, me: Process, ticket: int) -> Generator[None, None, Claim | None]:
+    def take(self, me: Process, ticket: int) -> Generator[None, None, list[Claim]]:
         """One transaction."""
         yield from ()
-        return self.record.take_turn(self.clock(me), me.queue, ticket, LEASE)
+        marks = self.record.in_flight(me.queue)
+        most = BATCH if me.queue != REMOTE and self.seed % 3 == 0 else 1
+        claims = self.record.take_together(self.clock(me), me.queue, ticket, LEASE, most)
+        spent = marks - self.record.in_flight(me.queue)
+        self.extras[me.queue] += max(0, spent - 1) if claims else 0  # nobody was left to pass them on to
+        return claims
 
     def draw(self, me: Process, held: Held) -> Steps:
         for step in (1, 2):

@@ -26,10 +26,11 @@ class NoFencing(Walk):
 class NoCompareAndSet(Walk):
     """A claim looks in one transaction and writes in the next, without looking again."""
 
-    def take(self, me: Process, ticket: int) -> Generator[None, None, Claim | None]:
+    def take(self, me: Process, ticket: int) -> Generator[None, None, list[Claim]]:
         following = self.record.take_next(self.now, me.queue)
         yield
-        return None if following is None else self.record.claim(self.now, following[0], LEASE)
+        claim = None if following is None else self.record.claim(self.now, following[0], LEASE)
+        return [] if claim is None else [claim]
 
     class record_class(Record):  # noqa: N801
         def may_claim(self, now: float, job: JobRow) -> bool:
@@ -148,6 +149,20 @@ class TicketNotReturned(Walk):
             pass
 
 
+class TicketsOfFollowersForgotten(Walk):
+    """A follower's ticket is neither passed on nor known to be too many."""
+
+    def take(self, me: Process, ticket: int) -> Generator[None, None, list[Claim]]:
+        before = self.extras[me.queue]
+        claims = yield from super().take(me, ticket)
+        self.extras[me.queue] = before
+        return claims
+
+    class record_class(Record):  # noqa: N801
+        def settle(self, now: float, queue: str, ticket: int, spent: int) -> None:
+            super().settle(now, queue, ticket, min(spent, 1))
+
+
 class CancelWithoutCompareAndSet(Walk):
     """A cancel looks in one transaction and writes in the next."""
 
@@ -202,6 +217,7 @@ MUTANTS: tuple[type[Walk], ...] = (
     StopForWhoeverHolds,
     ErasureWithoutATrace,
     TicketNotReturned,
+    TicketsOfFollowersForgotten,
     CancelWithoutCompareAndSet,
     NoEndOfPoison,
     OutboxBesideTheTransaction,

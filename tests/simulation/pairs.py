@@ -14,7 +14,7 @@ from fluxfarm.airecord import Problem
 from fluxfarm.errors import Conflict, NotFound
 from fluxfarm.jobs import Lane
 from storage.database import Database
-from storage.repository import attempts, dispatch, jobs, turns
+from storage.repository import attempts, dispatch, followers, jobs, turns
 from storage.repository.attempts import Outcome
 from storage.repository.jobs import NewJob
 from storage.repository.turns import Claim as RealClaim
@@ -200,6 +200,18 @@ class Pair:
         id_, uuid = self._job(index)
         real = turns.take_turn(session, "local", uuid, CLAIMANT)
         return self._claimed(self.twin.take_turn(self.now, "local", id_, LEASE), real)
+
+    def _together(self, session: Session, index: int, most: int) -> tuple[Any, Any]:
+        id_, uuid = self._job(index)
+        real = followers.take_together(session, "local", uuid, CLAIMANT, lambda _: most)
+        mine = self.twin.take_together(self.now, "local", id_, LEASE, most)
+        told = [(self._ids[job], attempt) for job, attempt in mine]
+        found = [(claim.uuid, claim.attempt) for claim in real]
+        if told == found:
+            self._claims += zip(mine, real, strict=True)
+            passed_on = [job.id for job in self.twin.jobs.values() if job.dispatched_at == self.now]
+            self._spread_out(session, passed_on)
+        return told, found
 
     def _held(self, index: int) -> tuple[Claim, RealClaim]:
         """One of the claims that count; from 10 on one of all made so far, perhaps long lost."""

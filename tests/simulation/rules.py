@@ -89,6 +89,22 @@ class Rules(Tickets):
             self.return_ticket(queue, ticket)
         return self.claim(now, id_, lease)
 
+    def take_together(self, now: float, queue: str, ticket: int, lease: float, most: int) -> list[Claim]:
+        flows, lines = self._waiting(now, queue, undispatched=False)
+        following = self.next_in(queue, flows, lines)
+        if following is None:
+            return []
+        id_, was_dispatched = following
+        claims = [self.claim(now, id_, lease)]
+        spent = int(was_dispatched)
+        leader = self.jobs[id_]
+        if leader.attempt == 1:
+            for other, had_ticket in self.followers(queue, leader, most - 1, flows, lines):
+                claims.append(self.claim(now, other, lease))
+                spent += had_ticket
+        self.settle(now, queue, ticket, spent)
+        return [claim for claim in claims if claim is not None]
+
     def renew(self, now: float, held: Sequence[Claim], lease: float) -> set[Claim]:
         kept = set()
         for claim in held:

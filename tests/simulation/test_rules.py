@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from fluxfarm.jobs import JobState
 from storage.database import Database
+from storage.fairness import Flow
 from tests.simulation.pairs import ANY, WEIGHTS, Op, Pair, story
 from tests.simulation.rules import Claim, Rules
 from tests.simulation.tickets import RUNNING, JobRow
@@ -30,7 +31,8 @@ create = op(
     "create", owner, st.integers(0, 2), st.sampled_from(["", "spring"]), st.integers(0, 1),
     st.sampled_from([None, None, 5, 40]), st.sampled_from([2, 6]),
 )  # fmt: skip
-start = st.one_of(op("claim", some), op("take", some))
+together = op("together", some, st.integers(2, 3))
+start = st.one_of(op("claim", some), op("take", some), together)
 wait = op("wait", st.sampled_from([2, 11, 31, 121]))
 finish = op("finish", some, st.integers(1, 2), st.sampled_from([0.5, 4.0]))
 single = st.one_of(
@@ -68,7 +70,11 @@ returned = st.tuples(create, pick, op("wait", st.just(2)), create, pick, op("ret
 twice = st.tuples(start, finish, finish)
 send = st.tuples(op("pick", st.integers(1, 3)), op("wait", st.just(11)), op("stale", st.integers(1, 2)))
 stray = st.tuples(op("pick", st.just(1)), create, op("take", some))
-chapter = st.one_of(*[st.tuples(single)] * 3, poison, early, die, again, twice, send, stray, returned)
+batch = st.tuples(create, create, op("pick", st.integers(1, 3)), together, together)
+afterwards = st.tuples(start, op("wait", st.just(31)), op("expire"), create, together)
+chapter = st.one_of(
+    *[st.tuples(single)] * 3, batch, afterwards, poison, early, die, again, twice, send, stray, returned
+)
 sequences = st.builds(
     lambda first, chapters: [*first, *(one for chapter in chapters for one in chapter)],
     st.lists(create, min_size=1, max_size=3),
@@ -161,9 +167,30 @@ class LosesTheError(Rules):
         return done
 
 
+class FollowsFromAnyLane(Rules):
+    def is_along(self, flow: Flow, leader: JobRow) -> bool:
+        return True
+
+
+class FollowsOnALaterStart(Rules):
+    def may_follow(self, job: JobRow, leader: JobRow) -> bool:
+        return job.steps == leader.steps
+
+
+class FollowsInAnyShape(Rules):
+    def may_follow(self, job: JobRow, leader: JobRow) -> bool:
+        return job.attempt == 0
+
+
+class KeepsTheTicketsOfFollowers(Rules):
+    def settle(self, now: float, queue: str, ticket: int, spent: int) -> None:
+        super().settle(now, queue, ticket, min(spent, 1))
+
+
 BROKEN = [
     ClaimsTooEarly, ClaimsTooLate, FencesNothing, FinishesOnce, NeverPoison, SweepsTheWinner, KeepsTheTicket,
-    ReturnsAnyTicket, ForgetsTheShare, LosesTheError,
+    ReturnsAnyTicket, ForgetsTheShare, LosesTheError, FollowsFromAnyLane, FollowsOnALaterStart, FollowsInAnyShape,
+    KeepsTheTicketsOfFollowers,
 ]  # fmt: skip
 
 

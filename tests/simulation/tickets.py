@@ -139,21 +139,54 @@ class Tickets:
             if job is not None and job.status is QUEUED:
                 job.dispatched_at = None
 
+    def settle(self, now: float, queue: str, ticket: int, spent: int) -> None:
+        if spent == 0:
+            self.return_ticket(queue, ticket)
+        elif spent > 1:
+            self.pick(now, queue, spent - 1)
+
     # fair.py
 
     def take_next(self, now: float, queue: str) -> tuple[int, bool] | None:
-        clock = self.clocks.setdefault(queue, 0.0)
-        flows, lines = self._waiting(now, queue, undispatched=False)
-        clock = fairness.advance(flows, clock)
+        return self.next_in(queue, *self._waiting(now, queue, undispatched=False))
+
+    def next_in(self, queue: str, flows: list[Flow], lines: dict[int, list[JobRow]]) -> tuple[int, bool] | None:
+        clock = fairness.advance(flows, self.clocks.setdefault(queue, 0.0))
         while (flow := fairness.choose(flows, clock)) is not None:
             line = lines[id(flow)]
             if line:
-                job = line[0]
+                job = line.pop(0)
                 fairness.charge(flow, flows, clock, job.gpu_seconds)
                 self._keep(queue, flow, clock)
                 return job.id, job.dispatched_at is not None
             flows.remove(flow)
         return None
+
+    def followers(
+        self, queue: str, leader: JobRow, room: int, flows: list[Flow], lines: dict[int, list[JobRow]]
+    ) -> list[tuple[int, bool]]:
+        """Jobs of the leader's shape (here its steps) and lane, in the order of their turns; charged as they go."""
+        clock = fairness.advance(flows, self.clocks[queue])
+        among = [flow for flow in flows if self.is_along(flow, leader)]
+        chosen: list[tuple[int, bool]] = []
+        while len(chosen) < room and (flow := fairness.choose(among, clock)) is not None:
+            line = [job for job in lines[id(flow)] if self.may_follow(job, leader)]
+            if not line:
+                among.remove(flow)
+                continue
+            job = line[0]
+            lines[id(flow)].remove(job)
+            fairness.charge(flow, flows, clock, job.gpu_seconds)
+            self._keep(queue, flow, clock)
+            chosen.append((job.id, job.dispatched_at is not None))
+            clock = fairness.advance(flows, clock)
+        return chosen
+
+    def is_along(self, flow: Flow, leader: JobRow) -> bool:
+        return flow.lane == leader.lane
+
+    def may_follow(self, job: JobRow, leader: JobRow) -> bool:
+        return job.attempt == 0 and job.steps == leader.steps
 
     def upcoming(self, now: float, queue: str, count: int) -> list[int]:
         flows, lines = self._waiting(now, queue, undispatched=True)

@@ -18,6 +18,7 @@ from tests.simulation.world import (
     PATIENCE,
     REMOTE,
     SWEEP_AFTER,
+    Held,
     Process,
     Steps,
     Violation,
@@ -100,6 +101,15 @@ class Walk(Actors):
         except StopIteration:
             self.processes.remove(me)
 
+    def join(self, leader: Process, what: Callable[[Process, Held], Steps], held: Held) -> None:
+        me = self.process("follower", leader.queue)
+        me.crew = leader.crew
+        me.crew.append(me)
+        me.held = held
+        me.steps = what(me, held)
+        self.note(f"{me} is drawn along with {leader}")
+        self.processes.append(me)
+
     def take_ticket(self, queue: str) -> None:
         broker = self.brokers[queue]
         if broker:
@@ -171,13 +181,15 @@ class Walk(Actors):
             elif chance < 0.72:
                 me.cut = not me.cut
                 self.note(f"{me} is cut from the database: {me.cut}")
-            elif me.held is None or self.may_fail(me.held):
+            elif all(one.held is None or self.may_fail(one.held) for one in me.crew):
                 self.kill(me)
 
     def kill(self, me: Process) -> None:
         self.note(f"{me} is killed")
-        if me in self.processes:
-            self.processes.remove(me)
+        for one in me.crew:
+            for place in (self.processes, self.frozen):
+                if one in place:
+                    place.remove(one)
         self.losses[me.queue] += me.in_hand + me.unsent
 
     def hear_a_stop(self) -> None:

@@ -18,6 +18,7 @@ from tests.simulation.tickets import CANCELED, FAILED, QUEUED, RUNNING, SUCCESS,
 LEASE: Final = 30.0
 MAX_ATTEMPTS: Final = 3
 WINDOW: Final = 4
+BATCH: Final = 3  #: jobs that a local worker renders together
 PATIENCE: Final = 10.0  #: seconds, after which a ticket may be lost
 SWEEP_AFTER: Final = 4 * LEASE
 TENANTS: Final = {UUID(int=1): 1.0, UUID(int=2): 2.0}
@@ -54,7 +55,7 @@ class Intent:
 class Process:
     """Something that takes steps and can be killed or frozen before each of them."""
 
-    __slots__ = ("cut", "frozen", "held", "in_hand", "name", "number", "queue", "skew", "steps", "unsent")
+    __slots__ = ("crew", "cut", "frozen", "held", "in_hand", "name", "number", "queue", "skew", "steps", "unsent")
 
     def __init__(self, name: str, number: int, queue: str, skew: float) -> None:
         self.name = name
@@ -65,6 +66,7 @@ class Process:
         self.held: Held | None = None
         self.frozen = False
         self.cut = False  #: from the database
+        self.crew = [self]  #: those of one batch are threads of one process, and die together
         self.in_hand = 0  #: a ticket that was taken, and no claim yet
         self.unsent = 0  #: jobs that were marked, and their tickets not sent yet
 

@@ -46,7 +46,7 @@ def test_they_leave_no_trace_in_the_picture(request: pytest.FixtureRequest, shap
 
 def test_after_the_last_step_the_estimate_is_the_picture(klein: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it nobody can say what is right; there x - sigma * v is what the scheduler makes of it as well."""
-    monkeypatch.setattr("workers.pipeline.preview_steps", lambda steps, _count: (steps,))
+    monkeypatch.setattr("workers.pipeline_batch.preview_steps", lambda steps, _count: (steps,))
     shown: Shown = []
     (picture,) = klein.draw(drawing(steps=3, previews=1), quietly, lambda *one: shown.append(one))
     ((_, _, _, preview),) = shown
@@ -70,7 +70,7 @@ def test_whatever_goes_wrong_the_picture_comes(klein: Pipeline, monkeypatch: pyt
     calls: list[int] = []
     assert len(klein.draw(drawing(steps=4, previews=3), quietly, show)) == 1
     assert len(calls) == 1
-    monkeypatch.setattr(Previewer, "_look", lambda *_: 1 / 0)
+    monkeypatch.setattr(Previewer, "look", lambda *_: 1 / 0)
     assert len(klein.draw(drawing(steps=4, previews=3), quietly, show)) == 1
 
 

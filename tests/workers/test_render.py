@@ -36,7 +36,7 @@ LOST = Problem(code="worker_lost", message="Its worker died.", retryable=True)
 @pytest.fixture
 def local(settings: Settings, klein_folder: Path) -> Settings:
     source = ModelSource(KLEIN_SMALL.slug, folder=klein_folder)
-    return settings.model_copy(update={"models": (source,), "store_patience": 0.0})
+    return settings.model_copy(update={"models": (source,), "store_patience": 0.0, "batch_size": 1})
 
 
 @pytest.fixture

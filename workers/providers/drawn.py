@@ -11,6 +11,7 @@ from uuid import UUID
 
 from PIL.Image import Image
 
+from fluxfarm.request import RenderRequest
 from workers.leases import Held
 from workers.pipeline_previews import OnPreview
 
@@ -28,6 +29,7 @@ class Drawn:
     seeds: tuple[int, ...] | None = None  #: where they are not the request's
     provider: str = "local"
     cost: Decimal = Decimal(0)  #: USD that the tenant is charged for what is not settled yet
+    batch: Mapping[str, int] | None = None  #: position and size in the call, where it drew more than one picture
     calls: Mapping[UUID, Decimal] = field(default_factory=dict)  #: paid calls to be closed with the attempt
 
 
@@ -48,6 +50,9 @@ class Renderer(Protocol):
 
     def turn(self) -> AbstractContextManager[object]:
         """Held from the claim to the last pixel; the lock of a device, or nothing."""
+
+    def most(self, request: RenderRequest) -> int:
+        """How many pictures like that one call may draw, those of other jobs among them."""
 
     def warm_up(self) -> None:
         """Get ready for the first job."""

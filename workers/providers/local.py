@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -16,20 +17,25 @@ from PIL import Image as Pillow
 from PIL.Image import Image
 
 from fluxfarm.catalog import find_model
-from fluxfarm.errors import FluxfarmError, ModelUnavailable
+from fluxfarm.errors import FluxfarmError, ModelUnavailable, OutOfMemory
 from fluxfarm.pricing import SMALLEST
 from fluxfarm.request import RenderRequest
 from fluxfarm.settings import Settings
 from fluxfarm.sources import ModelSource
 from storage.queue import local_queue
+from workers import metrics
 from workers.leases import Held
 from workers.pipeline import Drawing, Pipeline
+from workers.pipeline_batch import Member, OnStep
 from workers.pipeline_previews import OnPreview
 from workers.pipeline_small import ensure_small
 from workers.providers.drawn import Drawn, Keep
 from workers.watchdog import Watchdog
 
 DEVICE_LOST: Final = 70  #: exit status after a device fault; the supervisor starts a fresh process
+
+#: a job, its references as PNG files, and where its previews go
+Asked = tuple[Held, tuple[bytes, ...], OnPreview | None]
 
 log = structlog.get_logger()
 
@@ -87,32 +93,63 @@ class LocalProvider:
             ModelUnavailable: the weights are missing or broken.
             RenderError: what the pipeline raises; ``Canceled`` and ``LeaseLost`` come from ``on_step``.
         """
+        (drawn,) = self.draw_together([(held, references, on_preview)])
+        if isinstance(drawn, FluxfarmError):
+            raise drawn
+        return drawn
+
+    def most(self, request: RenderRequest) -> int:
+        """What pays for the model and the size, and no more than the settings allow; pictures of edits are alone."""
+        if request.references:
+            return 1
+        pays = request.profile.batch(request.size.rendered)
+        return self._settings.batch_size or pays
+
+    def draw_together(self, asked: Sequence[Asked]) -> list[Drawn | FluxfarmError]:
+        """Draw jobs of one shape, as many pictures a call as ``most`` says; what failed has its error in its place.
+
+        Raises:
+            ModelUnavailable, OutOfMemory: the weights are missing or broken, or there is no room for them.
+        """
         started = time.perf_counter()
-        request = held.claim.request
-        size = request.size.rendered
-        drawing = Drawing(
-            prompt=request.prompt,
-            width=size.width,
-            height=size.height,
-            steps=request.steps,
-            guidance=request.guidance,
-            seeds=request.seeds,
-            references=tuple(_opened(png) for png in references),
-            max_sequence_length=request.profile.max_sequence_length,
-            previews=request.previews,
-        )
-        with self._watchdog.watching(held.on_step) as watched:
+        request = asked[0][0].claim.request
+        members = [Member(_drawing(held, png), self._watched(held.on_step), show) for held, png, show in asked]
+        with self._watchdog.watching(_nothing):
             pipeline = self._load(request.model)
-            loaded = time.perf_counter()
+            loaded = time.perf_counter() - started
             self._watchdog.alive()
-            images = pipeline.draw(drawing, watched, on_preview)
-        seconds = time.perf_counter() - loaded
+            pipeline.draw_together(members, self.most(request))
+            self._draw_starved(pipeline, request.model, members)
+        metrics.TOGETHER.observe(len(members))
+        return [member.failure or self._drawn(member, pipeline, loaded) for member in members]
+
+    def _draw_starved(self, pipeline: Pipeline, slug: str, members: Sequence[Member]) -> None:
+        """Once more, each alone, those for which there was no room while other models stood around."""
+        starved = [member for member in members if isinstance(member.failure, OutOfMemory)]
+        if not starved or list(self._pipelines) == [slug]:
+            return
+        for other in [other for other in self._pipelines if other != slug]:
+            log.warning("model_unloaded", model=other, reason="out_of_memory")
+            self._pipelines.pop(other).close()
+        for member in starved:
+            member.start_over()
+            pipeline.draw_together([member])
+
+    def _watched(self, on_step: OnStep) -> OnStep:
+        def step(done: int, total: int) -> None:
+            self._watchdog.alive()
+            on_step(done, total)
+
+        return step
+
+    def _drawn(self, member: Member, pipeline: Pipeline, loaded: float) -> Drawn:
         price = self._settings.gpu_second_price
         return Drawn(
-            images=list(images),
+            images=list(member.images),
             revision=pipeline.revision,
-            timings={"load": loaded - started, "render": seconds},
-            cost=(price * Decimal(str(round(seconds, 4)))).quantize(SMALLEST) if price else Decimal(0),
+            timings={"load": loaded, "render": member.seconds},
+            cost=(price * Decimal(str(round(member.seconds, 4)))).quantize(SMALLEST) if price else Decimal(0),
+            batch={"position": member.position, "size": member.size} if member.size > 1 else None,
         )
 
     def wind_up(self, held: Held) -> None:
@@ -165,6 +202,26 @@ class LocalProvider:
         """Free the device's memory."""
         while self._pipelines:
             self._pipelines.popitem()[1].close()
+
+
+def _nothing(_done: int, _total: int) -> None:
+    pass
+
+
+def _drawing(held: Held, references: tuple[bytes, ...]) -> Drawing:
+    request = held.claim.request
+    size = request.size.rendered
+    return Drawing(
+        prompt=request.prompt,
+        width=size.width,
+        height=size.height,
+        steps=request.steps,
+        guidance=request.guidance,
+        seeds=request.seeds,
+        references=tuple(_opened(png) for png in references),
+        max_sequence_length=request.profile.max_sequence_length,
+        previews=request.previews,
+    )
 
 
 def _opened(png: bytes) -> Image:

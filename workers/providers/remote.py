@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from fluxfarm.airecord import Problem
 from fluxfarm.errors import Canceled, FluxfarmError, ProviderAccount
 from fluxfarm.remotes import Remote, Remotes
+from fluxfarm.request import RenderRequest
 from fluxfarm.settings import Settings
 from storage.board import Board
 from storage.database import Database, Session
@@ -60,6 +61,10 @@ class RemoteRenderer:
     def turn(self) -> AbstractContextManager[None]:
         """Nobody waits for anybody."""
         return nullcontext()
+
+    def most(self, request: RenderRequest) -> int:  # noqa: ARG002 - see Renderer
+        """A provider is given one job at a time."""
+        return 1
 
     def warm_up(self) -> None:
         """There is nothing to load."""
