@@ -25,6 +25,8 @@ IMAGES: Final = Counter("fluxfarm_images", "Pictures of attempts that succeeded.
 TOGETHER: Final = Histogram(
     "fluxfarm_batch_jobs", "Jobs of one shape that were drawn together.", buckets=(1, 2, 3, 4, 6, 8, 12, 16)
 )
+EMBEDDINGS: Final = Counter("fluxfarm_prompt_embeddings", "Prompts that were to be encoded, by result.", ("result",))
+EMBEDDING_BYTES: Final = Gauge("fluxfarm_prompt_embedding_bytes", "Bytes of prompt embeddings in host memory.")
 LEASES_LOST: Final = Counter("fluxfarm_leases_lost", "Attempts whose job was taken by another, or stopped.")
 WEBHOOKS: Final = Counter("fluxfarm_webhook_attempts", "POSTs to endpoints, by what came of them.", ("result",))
 ROUND: Final = Histogram("fluxfarm_scheduler_round_seconds", "A round of tickets and sweeps.", buckets=ROUNDS)

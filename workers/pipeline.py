@@ -29,6 +29,7 @@ from fluxfarm.errors import (
 from fluxfarm.sizes import MULTIPLE
 from workers import pipeline_loading
 from workers.pipeline_batch import Call, Frame, Member, OnStep, frames
+from workers.pipeline_embeddings import Embeddings
 from workers.pipeline_failures import forget, translate
 from workers.pipeline_previews import OnPreview
 from workers.pipeline_prompts import PromptEncoder
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 MAX_REFERENCES: Final = 10  #: what Black Forest Labs trained for; the pipelines have no limit of their own
 MIN_REFERENCE_SIDE: Final = 64  #: pixels; diffusers' Flux2ImageProcessor refuses less
 MAX_REFERENCE_RATIO: Final = 8  #: long side over short side; likewise
+OWN_EMBEDDINGS: Final = 128 << 20  #: bytes of prompt embeddings of a pipeline that shares none
 MAX_SEED: Final = 2**63 - 1
 
 log = structlog.get_logger()
@@ -109,13 +111,15 @@ class Pipeline:
     ``class_name`` is the diffusers class.
     """
 
-    def __init__(self, loaded: pipeline_loading.Loaded) -> None:
+    def __init__(self, loaded: pipeline_loading.Loaded, embeddings: Embeddings | None = None) -> None:
+        """Without ``embeddings``, those of the last few prompts are kept."""
         self.revision = loaded.revision
         self.device = loaded.device
         self.dtype = loaded.dtype
         self.class_name = loaded.class_name
         self._pipe: Any = loaded.pipe
-        self._prompts = PromptEncoder(loaded.pipe, loaded.class_name)
+        weights = f"{loaded.class_name} {loaded.revision} {loaded.dtype} {loaded.device}"
+        self._prompts = PromptEncoder(loaded.pipe, loaded.class_name, weights, embeddings or Embeddings(OWN_EMBEDDINGS))
         self._lock = threading.Lock()
         self._lost: str | None = None
 
@@ -128,8 +132,12 @@ class Pipeline:
         device: str = "auto",
         dtype: str = "auto",
         allow_downloads: bool = False,
+        embeddings: Embeddings | None = None,
+        keep_words: bool = False,
     ) -> Self:
         """Load a ``Flux2Pipeline`` or ``Flux2KleinPipeline`` from a folder, or from a hub id with a pinned revision.
+
+        ``keep_words`` keeps the part of the text encoder that only ``upsample`` needs.
 
         Raises:
             ModelUnavailable: the weights are missing or broken, or the device is not there; says what to do.
@@ -138,8 +146,14 @@ class Pipeline:
         """
         return cls(
             pipeline_loading.load(
-                folder_or_hub, revision=revision, device=device, dtype=dtype, allow_downloads=allow_downloads
-            )
+                folder_or_hub,
+                revision=revision,
+                device=device,
+                dtype=dtype,
+                allow_downloads=allow_downloads,
+                keep_words=keep_words,
+            ),
+            embeddings,
         )
 
     @property

@@ -16,6 +16,7 @@ from typing import Any, Final
 from fluxfarm.errors import DeviceLost, ModelUnavailable, OutOfMemory
 from workers.pipeline_failures import forget, one_line, translate
 from workers.pipeline_prompts import PromptEncoder
+from workers.pipeline_trimming import trim
 
 MODEL_INDEX: Final = "model_index.json"
 _MIB: Final = 1 << 20
@@ -52,7 +53,15 @@ class Loaded:
     dtype: str
 
 
-def load(folder_or_hub: Path | str, *, revision: str | None, device: str, dtype: str, allow_downloads: bool) -> Loaded:
+def load(
+    folder_or_hub: Path | str,
+    *,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    allow_downloads: bool,
+    keep_words: bool = False,
+) -> Loaded:
     """Load a pipeline; see ``Pipeline.load`` for the parameters.
 
     Raises:
@@ -67,7 +76,7 @@ def load(folder_or_hub: Path | str, *, revision: str | None, device: str, dtype:
     class_name = _check_folder(folder)
     failure: ModelUnavailable | OutOfMemory | DeviceLost
     try:
-        pipe = _load_pipe(folder, class_name, device, dtype)
+        pipe = _load_pipe(folder, class_name, device, dtype, keep_words=keep_words)
         _try_out(folder, pipe, class_name)
         return Loaded(pipe, class_name, revision or folder_revision(folder), device, dtype)
     except ModelUnavailable:
@@ -245,7 +254,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def _load_pipe(folder: Path, class_name: str, device: str, dtype: str) -> Any:
+def _load_pipe(folder: Path, class_name: str, device: str, dtype: str, *, keep_words: bool) -> Any:
     import diffusers
     import torch
     import transformers
@@ -266,6 +275,8 @@ def _load_pipe(folder: Path, class_name: str, device: str, dtype: str) -> Any:
         wrong = [*missing, *(key for key, *_ in info["mismatched_keys"])]
         if wrong:  # the libraries fill these with random numbers and go on
             raise _broken(folder, f"in {part}/ {len(wrong)} weights are missing or misshapen, {wrong[0]} for one")
+        if part == "text_encoder" and not keep_words:
+            trim(model, class_name)
         # Each part moves before the next is read, so that host memory holds only the largest.
         parts[part] = model.to(device).eval()
     pipe = getattr(diffusers, class_name).from_pretrained(folder, local_files_only=True, use_safetensors=True, **parts)

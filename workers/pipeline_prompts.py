@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from fluxfarm.errors import PromptTooLong
+from workers.pipeline_embeddings import Embeddings, Place
 
 if TYPE_CHECKING:
     import torch
-
-_KEPT: Final = 8  #: embeddings in RAM: one is 8 MB (klein-4B) to 16 MB (dev) in bfloat16
 
 
 class PromptEncoder:
     """Encodes prompts with a pipeline's own text encoder; a campaign with one prompt encodes it once.
 
-    What is kept lies in host memory under the prompt's hash, so that no text outlives its job.
+    What is kept lies in host memory: one embedding is 8 MB (klein-4B) to 16 MB (dev) in bfloat16.
     """
 
-    def __init__(self, pipe: Any, class_name: str) -> None:
+    def __init__(self, pipe: Any, class_name: str, weights: str = "", embeddings: Embeddings | None = None) -> None:
+        """``weights`` names the text encoder's and how they were loaded; it is needed to share ``embeddings``."""
         self._pipe = pipe
+        self._weights = weights
+        self._embeddings = embeddings or Embeddings(0)
         self._is_dev = class_name == "Flux2Pipeline"
-        self._kept: OrderedDict[tuple[str, int], torch.Tensor] = OrderedDict()
         # Counting must not wait for a render, and a fast tokenizer breaks when two threads set its padding at once.
         self._tokenizer_lock = threading.Lock()
 
@@ -39,25 +39,27 @@ class PromptEncoder:
         Raises:
             PromptTooLong: the prompt has more tokens than are read.
         """
+        digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
+        place = Place(self._weights, digest, max_sequence_length)
+        found = self._embeddings.find(place)
+        if found is None:
+            found = self._encode(prompt, max_sequence_length)
+            self._embeddings.keep(place, found)
+        return found.to(self._pipe.device)
+
+    def _encode(self, prompt: str, max_sequence_length: int) -> torch.Tensor:
         import torch
 
-        key = (hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest(), max_sequence_length)
-        found = self._kept.get(key)
-        if found is None:
-            tokens = self.count(prompt)
-            if tokens > max_sequence_length:
-                raise PromptTooLong(
-                    f"The prompt has {tokens} tokens and the model reads {max_sequence_length}, its template included: "
-                    "shorten the prompt.",
-                    param="prompt",
-                )
-            with self._tokenizer_lock, torch.no_grad():
-                embedding, _ = self._pipe.encode_prompt(prompt=prompt, max_sequence_length=max_sequence_length)
-            found = self._kept[key] = embedding.detach().to("cpu")
-        self._kept.move_to_end(key)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return found.to(self._pipe.device)
+        tokens = self.count(prompt)
+        if tokens > max_sequence_length:
+            raise PromptTooLong(
+                f"The prompt has {tokens} tokens and the model reads {max_sequence_length}, its template included: "
+                "shorten the prompt.",
+                param="prompt",
+            )
+        with self._tokenizer_lock, torch.no_grad():
+            embedding, _ = self._pipe.encode_prompt(prompt=prompt, max_sequence_length=max_sequence_length)
+        return embedding.detach().to("cpu")  # type: ignore[no-any-return]
 
     def _count_dev(self, prompt: str) -> int:
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input

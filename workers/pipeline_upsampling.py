@@ -10,12 +10,15 @@ from typing import Any, Final
 
 from PIL import Image
 
+from workers.pipeline_trimming import is_trimmed
+
 TEMPERATURE: Final = 0.15  #: what Black Forest Labs advise
 
 
 def can_upsample(pipe: Any) -> bool:
-    """Whether the pipeline has the call and the processor that it needs; klein and the small models have not."""
-    return hasattr(pipe, "upsample_prompt") and hasattr(pipe.tokenizer, "tokenizer")
+    """Whether the pipeline has the call, the processor and the head for it; klein and the small models have not."""
+    able = hasattr(pipe, "upsample_prompt") and hasattr(pipe.tokenizer, "tokenizer")
+    return able and not is_trimmed(pipe.text_encoder)
 
 
 def upsample(pipe: Any, prompt: str, seed: int, references: tuple[Image.Image, ...]) -> str:

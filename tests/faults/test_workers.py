@@ -81,16 +81,21 @@ def test_a_ticket_that_comes_six_times_is_one_render(site: Site) -> None:
     assert site.told(job) == ["RUNNING", "SUCCESS"]
 
 
+def together(site: Site) -> list[str]:
+    """Four jobs of one shape that come while the worker is frozen, so that it finds them all at once."""
+    site.worker.send(signal.SIGSTOP)
+    batch = [site.accept(f"together {n}", steps=40) for n in range(4)]
+    site.worker.send(signal.SIGCONT)
+    return batch
+
+
 def test_a_worker_that_dies_in_the_middle_of_a_batch_costs_each_of_its_jobs_one_more_start(site: Site) -> None:
     """F1: four jobs in one call, SIGKILL: each is rendered again exactly once, and alone."""
-    first = site.accept("holds the device", steps=8)
-    site.running(first)
-    batch = [site.accept(f"together {n}", steps=30) for n in range(4)]
+    batch = together(site)
     for uuid in batch:
         site.running(uuid)
     site.worker.kill()
     site.worker.start()
-    site.succeeds(first, attempts=1)
     for position, uuid in enumerate(batch):
         lost, won = site.succeeds(uuid, attempts=2)["attempts"]
         assert (lost["error"]["code"], won["batch"]) == ("worker_lost", None)
@@ -100,9 +105,7 @@ def test_a_worker_that_dies_in_the_middle_of_a_batch_costs_each_of_its_jobs_one_
 
 def test_a_worker_that_is_told_to_stop_delivers_its_whole_batch(site: Site) -> None:
     """F3"""
-    first = site.accept("holds the device", steps=8)
-    site.running(first)
-    batch = [site.accept(f"together {n}", steps=20) for n in range(4)]
+    batch = together(site)
     site.running(batch[-1])
     site.worker.send(signal.SIGTERM)
     assert site.worker.wait(15) == 0, site.said()

@@ -19,6 +19,7 @@ from fluxfarm.errors import (
 )
 from tests.workers.pipeline_drawings import SECRET, counted, drawing, gradient, pixels, quietly
 from workers.pipeline import Pipeline
+from workers.pipeline_embeddings import Embeddings, Place
 
 # --- what is drawn --------------------------------------------------------------------------------------------------
 
@@ -169,7 +170,43 @@ def test_the_models_own_sequence_length_is_the_limit(klein: Pipeline) -> None:
     assert pixels(klein, max_sequence_length=32) != pixels(klein)
 
 
-def test_a_prompt_is_encoded_once_and_the_picture_does_not_depend_on_it(own: Pipeline) -> None:
+def test_embeddings_are_shared_by_sizes_and_seeds_and_outlive_the_model(klein_folder: Path) -> None:
+    embeddings = Embeddings(1 << 20)
+    with_cache, without = (
+        Pipeline.load(klein_folder, device="cpu", embeddings=kept) for kept in (embeddings, Embeddings(0))
+    )
+    with counted(with_cache._pipe.text_encoder) as encoded:
+        for width, seed, length in ((64, 1, 64), (96, 2, 64), (64, 3, 64)):
+            changes = {"width": width, "seeds": (seed,), "max_sequence_length": length}
+            assert pixels(with_cache, **changes) == pixels(without, **changes)
+    assert len(encoded) == 2
+    with_cache.close()
+    again = Pipeline.load(klein_folder, device="cpu", embeddings=embeddings)
+    with counted(again._pipe.text_encoder) as encoded:
+        pixels(again, max_sequence_length=64)
+        assert encoded == []
+        pixels(again, max_sequence_length=48)
+    assert len(encoded) == 2
+    again.close()
+    without.close()
+
+
+def test_embeddings_never_hold_more_bytes_than_they_may() -> None:
+    embeddings = Embeddings(4000)
+    places = [Place("weights", str(n), 8) for n in range(6)]
+    for place in places:
+        embeddings.keep(place, torch.zeros(1, 250))  # 1000 bytes
+        assert embeddings.find(places[0]) is not None or place is not places[0]
+    assert [embeddings.find(place) is not None for place in places] == [True, False, False, True, True, True]
+    assert embeddings._bytes == 4000
+    embeddings.keep(places[5], torch.zeros(1, 1001))
+    assert embeddings.find(places[5]) is None, "what is larger than the whole is not kept"
+    assert embeddings._bytes == 3000, "and pushes nothing out"
+
+
+def test_a_prompt_is_encoded_once_and_the_picture_does_not_depend_on_it(klein_folder: Path) -> None:
+    embeddings = Embeddings(8 * 512 * 288 * 4)
+    own = Pipeline.load(klein_folder, device="cpu", embeddings=embeddings)
     with counted(own._pipe.text_encoder) as encoded:
         first = pixels(own, seeds=(5, 6))
         assert len(encoded) == 2  # the prompt, and the empty one for the second pass
@@ -182,8 +219,9 @@ def test_a_prompt_is_encoded_once_and_the_picture_does_not_depend_on_it(own: Pip
         assert len(encoded) == 16
         assert pixels(own, seeds=(5, 6)) == first
         assert len(encoded) == 17  # long out of the cache; the empty prompt is in use and stays
-    assert len(own._prompts._kept) == 8
-    assert "red cat" not in repr(list(own._prompts._kept))
+    assert len(embeddings._kept) == 8
+    assert "red cat" not in repr(list(embeddings._kept))
+    own.close()
 
 
 def test_counting_does_not_wait_for_a_render(klein: Pipeline) -> None:

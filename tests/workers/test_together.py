@@ -182,8 +182,7 @@ def test_a_batch_without_room_is_drawn_one_by_one_and_the_record_says_so(
     with hooked(klein._pipe.vae.decoder, fails(NO_ROOM, lambda rows: rows > 1)):
         assert handle(worker, made[0]) == ", ".join(["SUCCESS"] * 4)
     assert {
-        job.attempts[0].batch and job.attempts[0].batch["size"]
-        for job in (read_job(database, one) for one in made)
+        job.attempts[0].batch and job.attempts[0].batch["size"] for job in (read_job(database, one) for one in made)
     } == {None}
 
 

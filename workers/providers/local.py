@@ -27,6 +27,7 @@ from workers import metrics
 from workers.leases import Held
 from workers.pipeline import Drawing, Pipeline
 from workers.pipeline_batch import Member, OnStep
+from workers.pipeline_embeddings import Embeddings
 from workers.pipeline_previews import OnPreview
 from workers.pipeline_small import ensure_small
 from workers.providers.drawn import Drawn, Keep
@@ -54,6 +55,7 @@ class LocalProvider:
             if local_queue(find_model(source.slug).slug) in queues
         }
         self._pipelines: OrderedDict[str, Pipeline] = OrderedDict()
+        self._embeddings = Embeddings(settings.prompt_cache << 20)
         self._turn = threading.Lock()
         self._watchdog = Watchdog(settings.step_timeout)
 
@@ -183,6 +185,8 @@ class LocalProvider:
             device=self._settings.device,
             dtype=self._settings.dtype,
             allow_downloads=self._settings.allow_downloads,
+            embeddings=self._embeddings,
+            keep_words=self._settings.own_upsampling and not self._settings.upsampling_url,
         )
         self._pipelines[slug] = pipeline
         log.info("model_loaded", model=slug, revision=pipeline.revision, device=pipeline.device, dtype=pipeline.dtype)
