@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import campaign, dispatch, overhead, traffic
+from bench import campaign, dashboard, dispatch, overhead, traffic
 from bench.farms import running_farm
 from bench.plot import log_log
 from fluxfarm.catalog import KLEIN_SMALL
@@ -85,11 +85,27 @@ def show_campaign() -> Table:
     return table
 
 
+def show_dashboard() -> Table:
+    """The overview's first paint, and the scroll of a wall of ten thousand pictures."""
+    table = Table("what", "figure", title=f"The dashboard in Chromium, {dashboard.PICTURES:,} pictures")
+    opening, scrolled = dashboard.measure()
+    table.add_row("overview, first paint, ms: median, worst", f"{opening.median:.0f}, {opening.worst:.0f}")
+    table.add_row("overview, bytes: travelled, unpacked", f"{opening.travelled:,}, {opening.unpacked:,}")
+    table.add_row("wall, frames, and their median, ms", f"{scrolled.frames}, {scrolled.median:.0f}")
+    late = ", ".join(f"{one:.0f}" for one in scrolled.late)
+    table.add_row(f"wall, frames over {dashboard.LATE:.0f} ms", f"{len(scrolled.late)}" + (f": {late}" if late else ""))
+    table.add_row("wall, tasks of the main thread", f"{scrolled.tasks}")
+    table.add_row("wall, the longest task, ms by the clock", f"{scrolled.longest:.1f}")
+    table.add_row("wall, the longest task, ms of the processor", f"{scrolled.busiest:.1f}")
+    return table
+
+
 SHOWS: dict[str, Callable[[], Table]] = {
     "overhead": show_overhead,
     "traffic": show_traffic,
     "dispatch": show_dispatch,
     "campaign": show_campaign,
+    "dashboard": show_dashboard,
 }
 
 

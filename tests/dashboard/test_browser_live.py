@@ -81,6 +81,15 @@ def test_a_verdict_that_is_not_taken_is_not_shown(page: Page, idle: Place, sprin
     expect(page.locator("#said")).to_contain_text("The farm cannot be reached.")
     expect(page.locator(".cell-body").first).to_have_attribute("data-verdict", "none")
     assert [one["verdict"] for one in files(spring)] == [None] * 6
+    page.keyboard.press("c")
+    page.keyboard.type("more sun")
+    page.get_by_role("button", name="Say it").click()
+    expect(page.locator("#said")).to_contain_text("The farm cannot be reached.")
+    page.unroute("**/reviews")
+    page.keyboard.press("c")
+    expect(page.locator("#comment-text")).to_have_value("more sun")
+    page.get_by_role("button", name="Say it").click()
+    expect(page.locator("#said")).to_contain_text("Commented on")
 
 
 def test_a_key_that_may_only_look_is_told_why_nothing_is_sent(page: Page, idle: Place, spring: httpx.Client) -> None:

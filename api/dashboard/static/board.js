@@ -21,6 +21,7 @@ function start() {
   const done = []; // {verdict, was: [{file, was}]} of each word, the last one at the end
   const away = new Set(); // words on their way: a second press of the same sends nothing
   let line = Promise.resolve();
+  let unsent = ""; // a comment that was not taken stands in the field again
   const cells = () => [...board.querySelectorAll(".cell-link")];
   const ticks = () => [...board.querySelectorAll('input[name="files"]:checked')];
   const link = (file) => cells().find((cell) => cell.dataset.file === file);
@@ -74,7 +75,7 @@ function start() {
 
   async function pass(verdict, files, comment) {
     const was = files.map((file) => ({ file, was: inside(link(file)).verdict }));
-    if (!await send({ files, verdict, comment })) return;
+    if (!await send({ files, verdict, comment })) { unsent = comment || unsent; return; }
     if (verdict !== "comment") done.push({ verdict, was });
     if (verdict === "approve" || verdict === "reject") for (const file of files) mark(link(file), verdict);
     tell(`${{ approve: "Approved", reject: "Rejected", regenerate: "A new try is on its way for", comment: "Commented on" }[verdict]} ${named(files)}.`);
@@ -119,7 +120,7 @@ function start() {
     const text = document.getElementById("comment-text");
     const files = chosen();
     document.getElementById("comment-file").textContent = named(files);
-    text.value = "";
+    [text.value, unsent] = [unsent, ""];
     list.replaceChildren();
     dialog.returnValue = "";
     dialog.showModal();
