@@ -90,6 +90,7 @@ def show_dashboard() -> Table:
     table = Table("what", "figure", title=f"The dashboard in Chromium, {dashboard.PICTURES:,} pictures")
     opening, scrolled = dashboard.measure()
     table.add_row("overview, first paint, ms: median, worst", f"{opening.median:.0f}, {opening.worst:.0f}")
+    table.add_row("overview, until the first byte, ms", f"{opening.answered:.0f}")
     table.add_row("overview, bytes: travelled, unpacked", f"{opening.travelled:,}, {opening.unpacked:,}")
     table.add_row("wall, frames, and their median, ms", f"{scrolled.frames}, {scrolled.median:.0f}")
     late = ", ".join(f"{one:.0f}" for one in scrolled.late)

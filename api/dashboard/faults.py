@@ -19,7 +19,7 @@ SAFE: Final = ("GET", "HEAD")
 HINTS: Final = {
     404: "It may have been erased, by you or by the rules of retention, or it belongs to another tenant.",
     409: "Somebody or something was faster; load the page again to see how it stands.",
-    413: "Make it smaller and try again; nothing was stored.",
+    413: "Make it smaller, then try again.",
     429: "Wait until the minute is over, then load the page again.",
     503: "A part of the farm is down. Jobs that were accepted are safe; load the page again in a moment.",
 }

@@ -23,6 +23,26 @@ document.addEventListener('securitypolicyviolation', (event) =>
 """
 
 
+#: what stands beyond the right edge of the screen, and cannot be scrolled to in a box of its own
+BEYOND: Final = """
+[...document.querySelectorAll('main *')].filter((one) => {
+  const { right, width } = one.getBoundingClientRect();
+  if (!width || right <= document.documentElement.clientWidth + 1 || one.closest('.hidden')) return false;
+  for (let box = one.parentElement; box.id !== 'main'; box = box.parentElement) {
+    if (['auto', 'scroll', 'hidden', 'clip'].includes(getComputedStyle(box).overflowX)) return false;
+  }
+  return true;
+}).map((one) => one.outerHTML.slice(0, 120))
+"""
+
+
+def beyond(page: Page) -> list[str]:
+    """What a visitor cannot see for want of width."""
+    found: list[str] = page.evaluate(BEYOND)
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return [*found, f"the page, by {wide} pixels"] if wide > 0 else found
+
+
 def axe() -> str:
     """The accessibility checker, as a script."""
     return (node_modules(NODE) / "axe-core" / "axe.min.js").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from fluxfarm.scopes import Scope
 from storage.repository import tenants
 from tests.clients.conftest import Place
 from tests.conftest import ROOT
-from tests.dashboard.browsing import Watched, axe, log_in, serious, watched
+from tests.dashboard.browsing import Watched, axe, beyond, log_in, serious, watched
 from tests.e2e.farms import wait_for
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
@@ -49,7 +49,7 @@ def rendered(place: Place, prompt: str, **changes: object) -> str:
 def fit_for_a_phone_and_for_everybody(page: Page) -> None:
     assert serious(page, axe()) == []
     page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert beyond(page) == []
     page.set_viewport_size({"width": 1440, "height": 900})
 
 
@@ -179,9 +179,7 @@ def test_every_page_is_fit_for_everybody(chromium: Browser, place: Place, width:
         for path in (*PAGES, f"/jobs/{uuid}", f"/jobs/{uuid}/provenance/0"):
             page.goto(f"{place.url}/dashboard{path}")
             wrong += [f"{path}: {one}" for one in serious(page, checker)]
-            wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            if wide > 0:
-                wrong.append(f"{path}: {wide} pixels wider than the screen")
+            wrong += [f"{path}, beyond the screen: {one}" for one in beyond(page)]
             visitor.faults = [one for one in visitor.faults if "404" not in one]  # /nothing, on purpose
             visitor.check(page)
     assert not wrong, "\n".join(wrong)
