@@ -71,6 +71,7 @@ SHARE: Final = """
 class Opening:
     """The overview opened by browsers that have nothing of it: milliseconds to the first paint, and bytes."""
 
+    best: float
     median: float
     worst: float
     answered: float  #: of the median load, until the first byte came: the farm's part
@@ -153,7 +154,7 @@ def _open(browser: Browser, farm: RunningFarm, state: Any) -> Opening:
     travelled, unpacked = max(sizes)
     paints.sort()
     median, answered = paints[len(paints) // 2]
-    return Opening(median, paints[-1][0], answered, travelled, unpacked)
+    return Opening(paints[0][0], median, paints[-1][0], answered, travelled, unpacked)
 
 
 def _scroll(browser: Browser, farm: RunningFarm, state: Any) -> Scrolled:
