@@ -85,6 +85,7 @@ class Order:
     images: tuple[Source, ...] = ()
     own_fields: tuple[str, ...] = ()  #: options that somebody who may render must know, as they are a provider's own
     image_fields: tuple[str, ...] = ()  #: what the caller calls each of them, when not promptObject.images.0 and so on
+    lora_field: str = "promptObject.loras"  #: what the caller calls them
     routing: Wish = field(default_factory=Wish)  #: who may render it
     lane: Lane = Lane.INTERACTIVE
     deadline: datetime | None = None

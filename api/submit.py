@@ -21,8 +21,9 @@ from api.idempotency import REPLAYED, Guard, released_on_failure
 from api.order import Inline, Order, Source, Uploaded
 from api.routing import HealthBoard, Route, check_wish, is_late, look_around, survey
 from api.targets import FIELD, look_up, new_secret, read_target
-from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, InvalidReference, Unavailable
+from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, InvalidReference, LoraNotFound, Unavailable
 from fluxfarm.licences import Permit
+from fluxfarm.loras import find_lora
 from fluxfarm.request import RenderRequest
 from fluxfarm.scopes import Scope
 from fluxfarm.sizes import Size
@@ -215,6 +216,7 @@ def _entry(
 ) -> Entry:
     target = read_target(farm, order.webhook)
     check_wish(farm, order.routing)
+    _check_loras(farm, order)
     named = {image.id for image in order.images if isinstance(image, Uploaded)}
     rows = references.find(session, key.tenant_id, named).values()
     entry = Entry(
@@ -230,6 +232,15 @@ def _entry(
     )
     _check_uploaded(entry)
     return entry
+
+
+def _check_loras(farm: Farm, order: Order) -> None:
+    for index, lora in enumerate(order.request.loras):
+        try:
+            find_lora(farm.settings.loras, lora.name)
+        except LoraNotFound as error:
+            error.param = f"{order.lora_field}.{index}"
+            raise
 
 
 def _check_uploaded(entry: Entry) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fluxfarm.acceleration import skipped_steps
 from fluxfarm.request import RenderRequest
 from fluxfarm.sizes import MEGAPIXEL
 
@@ -24,8 +25,9 @@ OTHER: Final = 0.30  #: seconds; the small models on two cores
 
 
 def gpu_seconds(request: RenderRequest) -> float:
-    """Expected seconds on the device, linear in tokens and steps; each render then corrects it by what it took."""
+    """Expected seconds on the device, linear in tokens and computed steps; each render corrects it by what it took."""
     tokens = TEXT_TOKENS + request.size.rendered.pixels / PIXELS_PER_TOKEN
     tokens += REFERENCE_TOKENS * len(request.references)
     per_step = SECONDS_PER_STEP.get(request.model, OTHER) * tokens / STEP_1MP_TOKENS
-    return round(per_step * request.steps * request.n, 4)
+    computed = request.steps - len(skipped_steps(request.steps, request.acceleration))
+    return round(per_step * computed * request.n, 4)

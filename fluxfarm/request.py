@@ -8,9 +8,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fluxfarm.acceleration import Acceleration
 from fluxfarm.catalog import ModelProfile, find_model
 from fluxfarm.errors import InvalidField, InvalidPrompt
 from fluxfarm.jobs import JobType
+from fluxfarm.loras import Lora
 from fluxfarm.sizes import Size, parse_megapixels, parse_ratio, parse_size
 from fluxfarm.sizes import from_ratio as size_from_ratio
 
@@ -41,6 +43,8 @@ class RenderRequest(BaseModel):
     output_format: OutputFormat
     output_quality: int
     references: tuple[str, ...] = ()
+    acceleration: Acceleration = "none"  #: as the farm's own workers do it
+    loras: tuple[Lora, ...] = ()  #: of the farm's folder
     prompt_upsampling: bool = False  #: rewrite the prompt first, where that can be done
     previews: Annotated[int, Field(ge=0, le=MAX_PREVIEWS)] = 0  #: of each image, while it is drawn
     options: dict[str, Any] = Field(default_factory=dict)  #: what only a remote provider may have

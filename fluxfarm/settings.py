@@ -189,6 +189,13 @@ class Settings(BaseSettings):
         alias="FLUXFARM_ALLOW_DOWNLOADS",
         description="Let a worker fetch weights from the hub; off, it uses only what is on the disk.",
     )
+    loras: Path | None = Field(
+        None,
+        alias="FLUXFARM_LORAS",
+        description=(
+            "Folder of LoRA files (`name.safetensors`) that jobs may name; API and workers need it. Empty: no LoRAs."
+        ),
+    )
     device: str = Field("auto", alias="FLUXFARM_DEVICE", description="`auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", alias="FLUXFARM_DTYPE", description="`auto` is bfloat16 on a GPU and float32 on a CPU."

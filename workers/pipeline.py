@@ -9,6 +9,7 @@ import gc
 import math
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import structlog
 from PIL import Image
 
+from fluxfarm.acceleration import Acceleration, skipped_steps
 from fluxfarm.errors import (
     DeviceLost,
     FluxfarmError,
@@ -31,8 +33,10 @@ from workers import pipeline_loading
 from workers.pipeline_batch import Call, Frame, Member, OnStep, frames
 from workers.pipeline_embeddings import Embeddings
 from workers.pipeline_failures import forget, translate
+from workers.pipeline_loras import LoraFile, Loras
 from workers.pipeline_previews import OnPreview
 from workers.pipeline_prompts import PromptEncoder
+from workers.pipeline_steps import left_out
 from workers.pipeline_upsampling import can_upsample, upsample
 
 if TYPE_CHECKING:
@@ -71,6 +75,8 @@ class Drawing:
     references: tuple[Image.Image, ...] = ()
     max_sequence_length: int = 512
     previews: int = 0
+    acceleration: Acceleration = "none"
+    loras: tuple[LoraFile, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
@@ -120,6 +126,7 @@ class Pipeline:
         self._pipe: Any = loaded.pipe
         weights = f"{loaded.class_name} {loaded.revision} {loaded.dtype} {loaded.device}"
         self._prompts = PromptEncoder(loaded.pipe, loaded.class_name, weights, embeddings or Embeddings(OWN_EMBEDDINGS))
+        self._loras = Loras(loaded.pipe)
         self._lock = threading.Lock()
         self._lost: str | None = None
 
@@ -225,6 +232,7 @@ class Pipeline:
         with self._lock:
             self._pipe = None
             self._prompts = PromptEncoder(None, self.class_name)
+            self._loras = Loras(None)
             gc.collect()
             self._empty_cache()
 
@@ -283,10 +291,11 @@ class Pipeline:
         """One call; names only, as the pipelines' first positional argument is ``image``."""
         drawing = together[0].member.drawing
         more: dict[str, Any] = {}
-        if self.guidance_kind == "cfg" and drawing.guidance > 1:
+        self._loras.want(drawing.loras)
+        if self._passes(drawing) > 1:
             negative = self._prompts.encode("", drawing.max_sequence_length)
             more["negative_prompt_embeds"] = _stacked([negative] * len(together))
-        with call.watched():
+        with call.watched(), self._accelerated(pipe, drawing):
             made = pipe(
                 prompt_embeds=_stacked([frame.member.embedding for frame in together]),
                 image=list(drawing.references) or None,
@@ -300,6 +309,15 @@ class Pipeline:
                 **more,
             )
         call.keep(made.images)
+
+    def _passes(self, drawing: Drawing) -> int:
+        """Of the transformer in one step."""
+        return 2 if self.guidance_kind == "cfg" and drawing.guidance > 1 else 1
+
+    def _accelerated(self, pipe: Any, drawing: Drawing) -> AbstractContextManager[None]:
+        """Around one call of the pipeline."""
+        skipped = skipped_steps(drawing.steps, drawing.acceleration)
+        return left_out(pipe.transformer, skipped, passes=self._passes(drawing))
 
     def _clean_up(self, pipe: Any) -> None:
         """Reset what a stopped call skipped: the state of a step cache would leak into the next job's picture."""

@@ -11,9 +11,11 @@ from api.dialects.native import read_source
 from api.dialects.translation import Translation, sent, without_pictures
 from api.order import Order
 from api.strict import Strict, read
+from fluxfarm.acceleration import Acceleration
 from fluxfarm.catalog import BUILT_HERE, DEV, FLEX, KLEIN_BASE_4B, KLEIN_BASE_9B, MAX, PRO, ModelProfile, find_model
 from fluxfarm.errors import BadRequest, InvalidField, ModelNotFound
 from fluxfarm.jobs import JobType, Lane
+from fluxfarm.loras import MAX_LORAS, MAX_SCALE
 from fluxfarm.request import MAX_SEED
 from fluxfarm.sizes import Size
 
@@ -30,7 +32,7 @@ AUTO: Final = "auto"
 USUAL: Final = "landscape_4_3"  #: of what is not an edit, when nobody says
 GUIDANCE: Final = {DEV.slug: 2.5, FLEX.slug: 3.5, KLEIN_BASE_4B.slug: 5.0, KLEIN_BASE_9B.slug: 5.0}
 JPEGS: Final = (FLEX.slug, PRO.slug, MAX.slug)  #: their default format; the others' is PNG
-IGNORED: Final = ("acceleration", "enable_safety_checker", "safety_tolerance", "negative_prompt")
+IGNORED: Final = ("enable_safety_checker", "safety_tolerance", "negative_prompt")
 SHORTEST_PATIENCE: Final = 1.0  #: seconds; its clients refuse less
 LONGEST_PATIENCE: Final = 30 * 86_400.0
 
@@ -43,10 +45,10 @@ class FalImageSize(Strict):
 
 
 class FalLora(Strict):
-    """Weights to add; none are served here."""
+    """Weights to add: `path` is the name of a file in this farm's folder; no URL is followed."""
 
     path: str
-    scale: float | None = None
+    scale: float | None = Field(None, ge=0, le=MAX_SCALE)
 
 
 class FalInput(Strict):
@@ -64,11 +66,11 @@ class FalInput(Strict):
     output_format: Literal["png", "jpeg", "webp"] | None = None
     sync_mode: bool | None = Field(None, description="The result holds the pictures as data URIs.")
     enable_prompt_expansion: bool | None = None
-    acceleration: Literal["none", "regular", "high"] | None = Field(None, description="Listed as ignored.")
+    acceleration: Acceleration | None = Field(None, description="Listed as ignored where it leaves out no step.")
     enable_safety_checker: bool | None = Field(None, description="Listed as ignored.")
     safety_tolerance: str | None = Field(None, max_length=8, description="Listed as ignored.")
     negative_prompt: str | None = Field(None, description="Listed as ignored.")
-    loras: list[FalLora] | None = Field(None, max_length=3, description="Not served here: must be empty.")
+    loras: list[FalLora] | None = Field(None, max_length=MAX_LORAS, description="`GET /v1/loras` lists them.")
 
 
 def app_of(endpoint: str) -> str:
@@ -122,6 +124,7 @@ def read_order(endpoint: str, body: dict[str, Any]) -> Order:
             "seed": asked.seed,
             "output_format": asked.output_format or usual,
             "prompt_upsampling": asked.enable_prompt_expansion,
+            "acceleration": asked.acceleration,
             "loras": [lora.model_dump() for lora in asked.loras or ()],
         },
         echo=without_pictures(body, dict(zip(texts, sources, strict=True))),

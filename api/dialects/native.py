@@ -12,9 +12,11 @@ from pydantic import ConfigDict, Field
 from api.dialects import extras
 from api.order import MATCH_INPUT, Inline, Linked, Order, SizeWish, Source, Uploaded
 from api.strict import Strict, future, read
+from fluxfarm.acceleration import FEWEST_STEPS, Acceleration, skipped_steps
 from fluxfarm.catalog import MODELS, ModelProfile, find_model
 from fluxfarm.errors import BadRequest, InvalidField, InvalidReference
 from fluxfarm.jobs import JobType, Lane
+from fluxfarm.loras import MAX_LORAS, MAX_SCALE, Lora, read_name
 from fluxfarm.outbound import parse_url
 from fluxfarm.request import MAX_PREVIEWS, MAX_PROMPT_CHARACTERS, MAX_SEED, RenderRequest, check_prompt, choose_seeds
 from fluxfarm.routing import Wish
@@ -25,11 +27,22 @@ from storage.pictures import parse_data_uri
 MAX_COST: Final = 1_000_000  #: USD
 MAX_IMAGES: Final = max(model.max_images for model in MODELS)
 MAX_REFERENCES: Final = max(model.max_references for model in MODELS)
-IGNORED: Final = ("go_fast", "acceleration", "disable_safety_checker", "prompt_strength")
+IGNORED: Final = ("go_fast", "disable_safety_checker", "prompt_strength")
+REMOTE: Final = (*IGNORED, "acceleration")  #: what a remote provider may have too
 
 Area = Annotated[str, Field(max_length=16)] | float
 Cost = Annotated[str, Field(max_length=32)] | float
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class LoraWish(Strict):
+    """A LoRA of the farm's folder."""
+
+    name: str | None = Field(None, max_length=200, description="As `GET /v1/loras` has it.")
+    path: str | None = Field(
+        None, max_length=2_000, description="The same under fal's name; no URL and no path is ever followed."
+    )
+    scale: float | None = Field(None, ge=0, le=MAX_SCALE, description="How much of it; 1 when not said.")
 
 
 class PromptObject(Strict):
@@ -74,14 +87,20 @@ class PromptObject(Strict):
     go_fast: bool | None = Field(
         None, description="Not done by the farm's own pipeline, only by a provider that has it."
     )
-    acceleration: str | None = Field(
-        None, max_length=64, description="Not done by the farm's own pipeline, only by a provider that has it."
+    acceleration: Acceleration | None = Field(
+        None,
+        description=(
+            "Leave denoising steps out, always the same ones: 10 of 28 (`regular`) or 14 (`high`). Listed as ignored "
+            f"below {FEWEST_STEPS} steps and for distilled models, which need all of theirs."
+        ),
     )
     disable_safety_checker: bool | None = Field(
         None, description="The farm itself has none; sent to a provider that has."
     )
     prompt_strength: float | None = Field(None, ge=0, le=1, description="Not done by the farm's own pipeline.")
-    loras: list[Any] | None = Field(None, max_length=16, description="Not served here: must be empty.")
+    loras: list[LoraWish] | None = Field(
+        None, max_length=MAX_LORAS, description="Files to add to the model; `GET /v1/loras` lists them."
+    )
 
 
 class NewJob(Strict):
@@ -261,12 +280,39 @@ def read_request(
             "guidance": profile.guidance.check(asked.guidance, "guidance", profile.slug),
             "output_format": "jpeg" if output_format == "jpg" else output_format,
             "output_quality": profile.default_quality if quality is None else quality,
+            "acceleration": asked.acceleration or "none",
+            "loras": _loras(asked),
             "prompt_upsampling": bool(asked.prompt_upsampling),
             "options": _options(asked),
             "ignored": _ignored(asked, wish),
         }
     )
-    return request, wish
+    return _with_what_accelerates(request), wish
+
+
+def _with_what_accelerates(request: RenderRequest) -> RenderRequest:
+    """Without an acceleration that would leave out nothing, or what a distilled model cannot do without."""
+    asked = request.acceleration
+    if asked == "none" or (request.profile.guidance_kind != "fixed" and skipped_steps(request.steps, asked)):
+        return request
+    return request.model_copy(update={"acceleration": "none", "ignored": (*request.ignored, "acceleration")})
+
+
+def _loras(asked: PromptObject) -> list[Lora]:
+    found: list[Lora] = []
+    for index, wish in enumerate(asked.loras or ()):
+        if (wish.name is None) == (wish.path is None):
+            message = "name and path are two names of one thing; give one of them."
+            raise InvalidField(message, param=f"loras.{index}")
+        try:
+            name = read_name(wish.name or wish.path or "")
+        except InvalidField as error:
+            error.param = f"loras.{index}"
+            raise
+        if any(other.name == name for other in found):
+            raise InvalidField(f"The LoRA {name} is named twice.", param=f"loras.{index}")
+        found.append(Lora(name=name, scale=1.0 if wish.scale is None else wish.scale))
+    return found
 
 
 def _check_counts(kind: JobType, profile: ModelProfile, asked: PromptObject, references: int) -> None:
@@ -276,8 +322,6 @@ def _check_counts(kind: JobType, profile: ModelProfile, asked: PromptObject, ref
         raise InvalidField(f"{profile.slug} takes at most {profile.max_references} images.", param="images")
     if (asked.n or 1) > profile.max_images:
         raise InvalidField(f"{profile.slug} makes at most {profile.max_images} images a job.", param="n")
-    if asked.loras:
-        raise InvalidField("loras are not served here; leave the field out.", param="loras")
     if asked.aspect_ratio == MATCH_INPUT and not references:
         raise InvalidField(f"{MATCH_INPUT} needs a picture in images.", param="aspect_ratio")
 
@@ -316,7 +360,7 @@ def _ignored(asked: PromptObject, wish: SizeWish) -> tuple[str, ...]:
 
 def _options(asked: PromptObject) -> dict[str, Any]:
     """What only a remote provider may have."""
-    return {name: value for name in IGNORED if (value := getattr(asked, name)) is not None}
+    return {name: value for name in REMOTE if (value := getattr(asked, name)) is not None}
 
 
 def read_source(text: str, where: str) -> Source:

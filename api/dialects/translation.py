@@ -51,6 +51,7 @@ class Translation:
             wish=wish,
             prompt_object=self.echo,
             images=tuple(source for _, source in self.pictures),
+            lora_field=f"{self.where}loras",
             image_fields=tuple(name for name, _ in self.pictures),
             **more,
         )

@@ -20,7 +20,8 @@ FluxfarmError
 │   ├── ModelForbidden         403  model_forbidden        a model that is not among the tenant's
 │   └── LinkExpired            403  link_expired           the presigned link is past its time
 ├── NotFound                   404  not_found              no such thing for this tenant
-│   └── ModelNotFound          404  model_not_found        the catalogue does not know this model
+│   ├── ModelNotFound          404  model_not_found        the catalogue does not know this model
+│   └── LoraNotFound           404  lora_not_found         no such file in the farm's folder of LoRAs
 ├── MethodNotAllowed           405  method_not_allowed
 ├── Conflict                   409  conflict               the job's state does not allow it
 │   ├── ExternalIdTaken        409  external_id_taken      another job of the tenant has this name
@@ -41,6 +42,7 @@ FluxfarmError
 ├── StillRendering             504  still_rendering        a call has waited long enough; its job goes on
 └── RenderError                     ends or postpones an attempt; shown in the record, not as an HTTP status
     ├── ModelUnavailable            model_unavailable      the weights are missing or broken (final)
+    ├── LoraUnusable                lora_unusable          a LoRA is gone, broken or fits nothing in the model (final)
     ├── PromptTooLong               prompt_too_long        more tokens than the model reads (final)
     ├── RenderFailed                render_failed          the pipeline raised (try again)
     ├── OutOfMemory                 out_of_memory          the device has no room (try again)
@@ -85,6 +87,7 @@ from fluxfarm.errors.calls import (
     InvalidSize,
     LicenceForbidden,
     LinkExpired,
+    LoraNotFound,
     MalformedBody,
     MethodNotAllowed,
     ModelForbidden,
@@ -107,6 +110,7 @@ from fluxfarm.errors.renders import (
     Canceled,
     DeviceLost,
     LeaseLost,
+    LoraUnusable,
     ModelUnavailable,
     Moderated,
     OutcomeUnknown,
@@ -154,6 +158,8 @@ __all__ = [
     "LeaseLost",
     "LicenceForbidden",
     "LinkExpired",
+    "LoraNotFound",
+    "LoraUnusable",
     "MalformedBody",
     "MethodNotAllowed",
     "ModelForbidden",

@@ -149,6 +149,12 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class LoraNotFound(NotFound):
+    """The farm's folder of LoRAs has no such file."""
+
+    code = "lora_not_found"
+
+
 class MethodNotAllowed(FluxfarmError):
     """The path exists, the method does not."""
 

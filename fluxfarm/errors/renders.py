@@ -17,6 +17,12 @@ class ModelUnavailable(RenderError):
     code = "model_unavailable"
 
 
+class LoraUnusable(RenderError):
+    """A LoRA is gone from the worker's folder, is broken, or nothing in it fits the model."""
+
+    code = "lora_unusable"
+
+
 class PromptTooLong(RenderError):
     """The prompt has more tokens than the model reads; the rest would be dropped silently."""
 

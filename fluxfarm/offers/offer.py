@@ -50,6 +50,8 @@ class Offer:
             return f"{self.provider} does not edit with {self.model}."
         if len(request.references) > self.max_references:
             return f"{self.provider} takes at most {self.max_references} references for {self.model}."
+        if request.loras:
+            return f"{self.provider} cannot draw with this farm's LoRAs."
         if self.drawn_size(request.size) is None:
             return f"{self.provider} draws {self.model} {self._reach()}; {request.size} is out of its reach."
         return None

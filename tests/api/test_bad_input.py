@@ -155,7 +155,8 @@ PROMPTS: list[tuple[Any, str, str]] = [
     ({"images": ["https://user:pass@example.com/a.png"]}, "forbidden_url", "images.0"),
     ({"images": ["https://localhost/a.png"]}, "forbidden_url", "images.0"),
     ({"images": ["ref_a"] * 11}, "invalid_field", "images"),
-    ({"loras": [{"path": "x"}]}, "invalid_field", "loras"),
+    ({"loras": [{"path": "../x"}]}, "invalid_field", "loras.0"),
+    ({"acceleration": "warp"}, "invalid_field", "acceleration"),
     ({"go_fast": "yes"}, "invalid_field", "go_fast"),
 ]
 

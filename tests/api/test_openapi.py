@@ -109,6 +109,7 @@ def test_every_call_of_the_contract_is_there(described: dict[str, Any]) -> None:
         "GET /openai/v1/models/{id}",
         "POST /openai/v1/images/generations",
         "POST /openai/v1/images/edits",
+        "GET /v1/loras",
         "GET /v1/providers",
         "PUT /v1/providers/{provider}/key",
         "GET /v1/providers/{provider}/key",

@@ -24,6 +24,7 @@ from storage.objects import object_key
 from storage.records import Job, Tenant
 from storage.repository import attempts, jobs, workers
 from tests.making import QUEUE, make_job, make_request, read_job, state
+from tests.workers.lora_files import make_lora
 from workers.pipeline import Pipeline
 from workers.providers.local import LocalProvider
 from workers.render import NOTHING
@@ -120,6 +121,31 @@ def test_the_same_seed_is_the_same_picture(worker: RenderWorker, database: Datab
         digests.append(pixels(worker, read_job(database, job).images[-1].object_key))
     assert digests[0] == digests[1] == digests[2]
     assert len(set(digests[2:])) == 4
+
+
+def test_loras_and_acceleration_are_used_and_recorded(
+    worker: RenderWorker, klein: Pipeline, database: Database, tenant: Tenant, tmp_path: Path
+) -> None:
+    make_lora(tmp_path / "red.safetensors", klein._pipe.transformer)
+    local_provider(worker)._settings = worker.settings.model_copy(update={"loras": tmp_path})
+
+    def drawn(**changes: Any) -> tuple[bytes, dict[str, Any]]:
+        job = make_job(database, tenant, request=make_request(steps=8, output_format="png", **changes))
+        assert handle(worker, job) == "SUCCESS"
+        found = read_job(database, job)
+        return pixels(worker, found.images[0].object_key), found.attempts[0].effective
+
+    plain, _ = drawn()
+    red, with_lora = drawn(loras=({"name": "red", "scale": 0.5},))
+    fast, with_acceleration = drawn(acceleration="high")
+    assert len({plain, red, fast}) == 3
+    assert with_lora["loras"] == [{"name": "red", "scale": 0.5}]
+    assert (with_acceleration["acceleration"], with_acceleration["loras"]) == ("high", [])
+    assert drawn()[0] == plain
+    job = make_job(database, tenant, request=make_request(loras=({"name": "gone"},)))
+    assert handle(worker, job) == "lora_unusable"
+    failed = read_job(database, job)
+    assert (failed.status, failed.attempt) == (JobState.FAILED, 1)
 
 
 def test_references_change_the_picture(worker: RenderWorker, database: Database, tenant: Tenant) -> None:

@@ -107,7 +107,9 @@ def _note(offer: Offer, plan: RoutePlan, request: RenderRequest, asked: dict[str
         "height": drawn.height,
         "endpoint": offer.endpoints[offer.kind(len(request.references))],
     }
-    for name, own in (("num_inference_steps", "steps"), ("guidance", "guidance")):
+    effective["acceleration"] = request.options.get("acceleration", "none")  # the provider's own, where it has one
+    del effective["loras"]
+    for name, own in (("num_inference_steps", "steps"), ("guidance", "guidance"), ("acceleration", "acceleration")):
         if offer.parameters[name].behaviour is Behaviour.IGNORED:
             effective.pop(own)
     return {

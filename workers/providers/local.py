@@ -17,7 +17,8 @@ from PIL import Image as Pillow
 from PIL.Image import Image
 
 from fluxfarm.catalog import find_model
-from fluxfarm.errors import FluxfarmError, ModelUnavailable, OutOfMemory
+from fluxfarm.errors import FluxfarmError, LoraNotFound, LoraUnusable, ModelUnavailable, OutOfMemory
+from fluxfarm.loras import Lora, find_lora
 from fluxfarm.pricing import SMALLEST
 from fluxfarm.request import RenderRequest
 from fluxfarm.settings import Settings
@@ -28,6 +29,7 @@ from workers.leases import Held
 from workers.pipeline import Drawing, Pipeline
 from workers.pipeline_batch import Member, OnStep
 from workers.pipeline_embeddings import Embeddings
+from workers.pipeline_loras import LoraFile
 from workers.pipeline_previews import OnPreview
 from workers.pipeline_small import ensure_small
 from workers.providers.drawn import Drawn, Keep
@@ -112,10 +114,12 @@ class LocalProvider:
 
         Raises:
             ModelUnavailable, OutOfMemory: the weights are missing or broken, or there is no room for them.
+            LoraUnusable: this worker's folder has not what the API's folder had.
         """
         started = time.perf_counter()
         request = asked[0][0].claim.request
-        members = [Member(_drawing(held, png), self._watched(held.on_step), show) for held, png, show in asked]
+        loras = _lora_files(self._settings.loras, request.loras)
+        members = [Member(_drawing(held, png, loras), self._watched(held.on_step), show) for held, png, show in asked]
         with self._watchdog.watching(_nothing):
             pipeline = self._load(request.model)
             loaded = time.perf_counter() - started
@@ -212,7 +216,7 @@ def _nothing(_done: int, _total: int) -> None:
     pass
 
 
-def _drawing(held: Held, references: tuple[bytes, ...]) -> Drawing:
+def _drawing(held: Held, references: tuple[bytes, ...], loras: tuple[LoraFile, ...]) -> Drawing:
     request = held.claim.request
     size = request.size.rendered
     return Drawing(
@@ -225,7 +229,16 @@ def _drawing(held: Held, references: tuple[bytes, ...]) -> Drawing:
         references=tuple(_opened(png) for png in references),
         max_sequence_length=request.profile.max_sequence_length,
         previews=request.previews,
+        acceleration=request.acceleration,
+        loras=loras,
     )
+
+
+def _lora_files(folder: Path | None, wanted: tuple[Lora, ...]) -> tuple[LoraFile, ...]:
+    try:
+        return tuple(LoraFile(lora.name, find_lora(folder, lora.name), lora.scale) for lora in wanted)
+    except LoraNotFound as error:
+        raise LoraUnusable(f"On this worker: {error.message}") from None
 
 
 def _opened(png: bytes) -> Image:

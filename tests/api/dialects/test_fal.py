@@ -89,8 +89,15 @@ def test_a_request_lives_under_its_own_app_only() -> None:
         (
             DEV,
             {"acceleration": "regular", "enable_safety_checker": True, "sync_mode": False, "loras": []},
-            {"ignored": ("acceleration", "enable_safety_checker")},
+            {"acceleration": "regular", "ignored": ("enable_safety_checker",)},
         ),
+        (
+            DEV,
+            {"num_inference_steps": 7, "acceleration": "high"},
+            {"acceleration": "none", "ignored": ("acceleration",)},
+        ),
+        (f"{DEV}/klein/4b", {"acceleration": "high"}, {"acceleration": "none", "ignored": ("acceleration",)}),
+        (f"{DEV}/klein/4b", {"acceleration": "none"}, {"acceleration": "none", "ignored": ()}),
         ("fluxfarm/flux-2-klein-small", {}, {"width": 128, "height": 128}),
     ],
 )
@@ -128,7 +135,8 @@ def test_pictures() -> None:
         (DEV, {"num_inference_steps": 51}, InvalidField, "num_inference_steps"),
         (DEV, {"guidance_scale": 21}, InvalidField, "guidance_scale"),
         (DEV, {"num_images": 11}, InvalidField, "num_images"),
-        (DEV, {"loras": [{"path": "https://x"}]}, InvalidField, "loras"),
+        (DEV, {"loras": [{"path": "https://x"}]}, InvalidField, "loras.0"),
+        (DEV, {"acceleration": "warp"}, InvalidField, "acceleration"),
         (DEV, {"image_sise": "square"}, UnknownField, "image_sise"),
         (DEV, {"prompt": 7}, InvalidField, "prompt"),
     ],
