@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
+from fluxfarm.policies import Policies
 from fluxfarm.sources import ModelSource, parse_sources
 
 S3Checksums = Literal["auto", "when_required", "when_supported"]
 
 
-class Settings(BaseSettings):
+class Settings(Policies):
     """What the environment says; ``Settings()`` is made in ``create_app``, at a worker's boot and by the CLI."""
-
-    model_config = SettingsConfigDict(populate_by_name=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     # --- where the parts are -------------------------------------------------------------------------------------
     database_url: SecretStr = Field(
@@ -137,42 +136,6 @@ class Settings(BaseSettings):
     )
     s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
         "auto", alias="S3_ADDRESSING_STYLE", description="`path` or `virtual`; `auto`: path with an own endpoint."
-    )
-
-    # --- how long things are kept --------------------------------------------------------------------------------
-    prompt_days: int = Field(
-        30,
-        alias="FLUXFARM_PROMPT_DAYS",
-        ge=0,
-        le=36_500,
-        description=(
-            "Days after a job's end that its prompt is kept, where the tenant has no number of its own, as with the "
-            "next three; 0: until it is erased."
-        ),
-    )
-    reference_hours: int = Field(
-        24,
-        alias="FLUXFARM_REFERENCE_HOURS",
-        ge=0,
-        le=876_000,
-        description=(
-            "Hours that reference pictures are kept after their upload or the end of the job that they came with; "
-            "those that an open job or a campaign needs stay. 0: until erased."
-        ),
-    )
-    result_days: int = Field(
-        0,
-        alias="FLUXFARM_RESULT_DAYS",
-        ge=0,
-        le=36_500,
-        description="Days after a job's end that its pictures are kept; 0: until erased.",
-    )
-    record_days: int = Field(
-        0,
-        alias="FLUXFARM_RECORD_DAYS",
-        ge=0,
-        le=36_500,
-        description="Days after a job's end that its record is kept; the ledger keeps the amounts. 0: until erased.",
     )
 
     # --- models and workers --------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class Tenant(Base):
         CheckConstraint(
             "prompt_days >= 0 AND reference_hours >= 0 AND result_days >= 0 AND record_days >= 0", name="retention"
         ),
+        CheckConstraint("safety IN ('off','log','block')", name="safety"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
@@ -85,6 +86,9 @@ class Tenant(Base):
     reference_hours: Mapped[int | None]
     result_days: Mapped[int | None]
     record_days: Mapped[int | None]
+    safety: Mapped[str | None]  #: off, log, block; NULL: the farm's setting
+    deny: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))  #: besides the farm's; see fluxfarm.denials
+    may_disable_safety: Mapped[bool] = mapped_column(server_default=text("false"))  #: by a switch of each job
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -100,6 +100,7 @@ def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
     for n, picture in enumerate(drawn.images):
         held.check()
         with faults_as_errors():
+            _look_at(worker, held, picture)
             if isinstance(picture, dict):
                 images.append(_carry_over(worker, held, n, picture))
             else:
@@ -120,6 +121,17 @@ def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
     metrics.finished(held.claim.request.model, worker.provider.name, len(images), rounded)
     log.info("job_finished", job=str(held.claim.uuid), attempt=held.claim.attempt, **rounded)
     return JobState.SUCCESS.value
+
+
+def _look_at(worker: RenderWorker, held: Held, picture: Pillow.Image | Stored) -> None:
+    """Show a picture to the farm's own checks, also one that was paid and put before."""
+    if not worker.safety.sees_pictures:
+        return
+    if isinstance(picture, dict):
+        key = picture["object_key"]
+        worker.safety.check_picture(held.claim, patiently(worker, held, lambda: worker.store.get(key)))
+    else:
+        worker.safety.check_picture(held.claim, picture)
 
 
 def _carry_over(worker: RenderWorker, held: Held, n: int, stored: Stored) -> Stored:

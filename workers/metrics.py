@@ -33,6 +33,7 @@ ROUND: Final = Histogram("fluxfarm_scheduler_round_seconds", "A round of tickets
 LAST_ROUND: Final = Gauge("fluxfarm_scheduler_last_round", "When the last round ended well, in Unix seconds.")
 EXPIRED: Final = Counter("fluxfarm_leases_expired", "Jobs that were taken back from dead workers.")
 ERASED: Final = Counter("fluxfarm_retention_erased", "What was erased as its time was over.", ("kind",))
+FLAGGED: Final = Counter("fluxfarm_safety_flags", "Prompts and pictures that a check found.", ("what", "mode"))
 RESENT: Final = Counter("fluxfarm_tickets_resent", "Tickets that the broker had lost.")
 
 log = structlog.get_logger()

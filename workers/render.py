@@ -94,10 +94,24 @@ def _draw(worker: RenderWorker, held: list[Held]) -> list[Drawn | FluxfarmError]
     try:
         if len(held) == 1 or not isinstance(provider, LocalProvider):
             return [_draw_one(worker, one) for one in held]
+        refused = {one: error for one in held if (error := _refusal(worker, one)) is not None}
+        fine = [one for one in held if one not in refused]
         with faults_as_errors():
-            return provider.draw_together([(one, (), worker.previews.for_job(one.claim)) for one in held])
+            called = [(one, (), worker.previews.for_job(one.claim)) for one in fine]
+            drawn = provider.draw_together(called) if called else []
+        found = dict(zip(fine, drawn, strict=True))
+        return [refused.get(one) or found[one] for one in held]
     except FluxfarmError as error:
         return [error for _ in held]
+
+
+def _refusal(worker: RenderWorker, held: Held) -> FluxfarmError | None:
+    """Why the job is not drawn with the others."""
+    try:
+        worker.safety.check_prompt(held.claim)
+    except FluxfarmError as error:
+        return error
+    return None
 
 
 def _draw_one(worker: RenderWorker, held: Held) -> Drawn:
@@ -109,6 +123,7 @@ def _draw_one(worker: RenderWorker, held: Held) -> Drawn:
         provider = worker.provider
         if held.claim.request.prompt_upsampling and isinstance(provider, LocalProvider):  # others do it themselves
             upsample(worker, held, lambda: provider.upsample(held.claim.request, references))
+        worker.safety.check_prompt(held.claim)
         return provider.draw(held, references, keep, worker.previews.for_job(held.claim))
 
 

@@ -34,6 +34,7 @@ from workers.providers.drawn import Drawn, Renderer
 from workers.providers.local import LocalProvider
 from workers.providers.remote import RemoteRenderer
 from workers.render import render_next
+from workers.safety import Safety
 
 SPARE_CONNECTIONS: Final = 3  #: for the lease keeper and the start
 COURIERS: Final = 4  #: threads that encode and put the pictures of jobs that were drawn together
@@ -61,6 +62,7 @@ class RenderWorker:
         self.notifier = Notifier(self.database, self.queue)
         self.provenance = open_provenance(settings)
         self._couriers = ThreadPoolExecutor(COURIERS, "couriers")
+        self.safety = Safety(settings, self.database)
         self.previews = PreviewSender(Previews(settings.redis_url))
         self.provider: Renderer = (
             RemoteRenderer(settings, self.database) if queues == (REMOTE_QUEUE,) else LocalProvider(settings, queues)

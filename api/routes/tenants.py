@@ -22,6 +22,8 @@ from api.routes.keys import FreshKeyReply, NewKey, fresh
 from api.strict import Strict, future, read
 from fluxfarm.airecord import Moment, Usd
 from fluxfarm.catalog import find_model
+from fluxfarm.denials import LONGEST, DenyList
+from fluxfarm.policies import SafetyMode
 from fluxfarm.pricing import SMALLEST
 from fluxfarm.scopes import Scope
 from storage.database import Session
@@ -29,11 +31,14 @@ from storage.records import Tenant
 from storage.repository import leaderboard, ledger, policies, tenants
 
 MOST: Final = 2**31 - 1
+BESIDE: Final = {"retention", "safety", "budget"}  #: what is no column of its own name
+SAFETY: Final = {"mode": "safety", "deny": "deny", "may_disable": "may_disable_safety"}
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
 Hours = Annotated[int, Field(ge=0, le=876_000)]
 Weight = Annotated[float, Field(ge=0.001, le=1000)]
 Money = Annotated[float, Field(ge=0, le=1_000_000)]
+Denied = Annotated[list[Annotated[str, Field(min_length=1, max_length=LONGEST)]], Field(max_length=1000)]
 Models = Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=100)]
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
@@ -66,6 +71,14 @@ class Retention(_Asked):
     record_days: Days | None = Field(None, description="Whole records, after the job's end; amounts stay.")
 
 
+class Safety(_Asked):
+    """What is checked before a picture is given out."""
+
+    mode: SafetyMode | None = Field(None, description="`off`, `log` or `block`; null: as the farm's setting says.")
+    deny: Denied = Field([], description="Words that no prompt may hold, besides the farm's; `/…/` is an expression.")
+    may_disable: bool = Field(False, description="A job may switch the checks off by `disable_safety_checker`.")
+
+
 class TenantChange(_Asked):
     """What to change; what is not named stays, null lifts a limit."""
 
@@ -76,6 +89,7 @@ class TenantChange(_Asked):
     rate_limit: Count | None = Field(None, description="Calls a minute of each of its keys; null: the farm's setting.")
     budget: Money | None = Field(None, description="USD that its jobs may cost in all; null: no limit.")
     retention: Retention = Field(Retention())
+    safety: Safety = Field(Safety())
 
 
 class NewTenant(TenantChange):
@@ -97,6 +111,14 @@ class RetentionReply(_Told):
     record_days: int | None
 
 
+class SafetyReply(_Told):
+    """What is checked before a picture is given out; a mode of null is the farm's."""
+
+    mode: SafetyMode | None
+    deny: list[str]
+    may_disable: bool
+
+
 class TenantReply(_Told):
     """A tenant."""
 
@@ -109,6 +131,7 @@ class TenantReply(_Told):
     rate_limit: int | None
     budget: Usd | None
     retention: RetentionReply
+    safety: SafetyReply
     created_at: Moment
 
 
@@ -199,8 +222,10 @@ def create_tenant_key(farm: FarmPart, creation: Making, tenant: UUID, body: Json
 
 def _columns(asked: TenantChange) -> dict[str, Any]:
     """The columns that were named."""
-    values = {name: getattr(asked, name) for name in asked.model_fields_set - {"name", "retention", "budget"}}
+    values = {name: getattr(asked, name) for name in asked.model_fields_set - BESIDE - {"name"}}
     values |= {name: getattr(asked.retention, name) for name in asked.retention.model_fields_set}
+    values |= {SAFETY[name]: getattr(asked.safety, name) for name in asked.safety.model_fields_set}
+    DenyList.read(asked.safety.deny, "safety.deny")
     if "weight" in values:
         values["weight"] = Decimal(str(asked.weight))
     if asked.models is not None:
@@ -217,5 +242,6 @@ def _budget(session: Session, tenant: UUID, asked: TenantChange) -> Decimal | No
 
 
 def _told(tenant: Tenant, budget: Decimal | None) -> TenantReply:
-    columns = {name: getattr(tenant, name) for name in TenantReply.model_fields if name not in ("retention", "budget")}
-    return TenantReply(**columns, budget=budget, retention=RetentionReply.model_validate(tenant))
+    columns = {name: getattr(tenant, name) for name in TenantReply.model_fields if name not in BESIDE}
+    safety = SafetyReply.model_validate({name: getattr(tenant, column) for name, column in SAFETY.items()})
+    return TenantReply(**columns, budget=budget, retention=RetentionReply.model_validate(tenant), safety=safety)

@@ -171,6 +171,15 @@ def ignore(session: Session, claimed: Claim, name: str) -> None:
     )
 
 
+def heed(session: Session, claimed: Claim, name: str) -> None:
+    """Note on the attempt that a parameter, which is listed as ignored, did change something."""
+    session.execute(
+        update(Attempt)
+        .where(Attempt.job_uuid == claimed.uuid, Attempt.number == claimed.attempt)
+        .values(ignored=func.array_remove(Attempt.ignored, name))
+    )
+
+
 def _end(session: Session, claimed: Claim, target: JobState, **values: Any) -> bool:
     """Move RUNNING to ``target`` for exactly this attempt."""
     assert JobState.RUNNING in sources(target)

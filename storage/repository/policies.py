@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -61,3 +62,19 @@ def change(session: Session, tenant_id: UUID, values: Mapping[str, Any]) -> Tena
         setattr(tenant, name, value)
     session.flush()
     return tenant
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyRules:
+    """What a tenant's jobs are checked for; ``mode`` None is the farm's."""
+
+    mode: str | None = None
+    deny: tuple[str, ...] = ()
+    may_disable: bool = False
+
+
+def safety(session: Session, tenant_id: UUID) -> SafetyRules:
+    """The rules of a tenant; those of one that was just deleted are the farm's."""
+    query = select(Tenant.safety, Tenant.deny, Tenant.may_disable_safety).where(Tenant.id == tenant_id)
+    found = session.execute(query).one_or_none()
+    return SafetyRules() if found is None else SafetyRules(found[0], tuple(found[1]), found[2])

@@ -74,6 +74,10 @@ def test_a_tenant_is_made_changed_and_gets_its_first_key(api: TestClient) -> Non
         ({"retention": {"promptDays": -1}}, 400, "invalid_field"),
         ({"retention": {"days": 1}}, 400, "unknown_field"),
         ({"retention": None}, 400, "invalid_field"),
+        ({"safety": {"mode": "strict"}}, 400, "invalid_field"),
+        ({"safety": {"deny": ["/(/"]}}, 400, "invalid_field"),
+        ({"safety": {"deny": [""]}}, 400, "invalid_field"),
+        ({"safety": {"words": []}}, 400, "unknown_field"),
         ({"budget": 1, "id": str(uuid4())}, 400, "unknown_field"),
     ],
 )
@@ -81,6 +85,15 @@ def test_what_no_tenant_can_be(api: TestClient, changes: dict[str, Any], status:
     reply = api.post("/v1/tenants", json={"name": "new"} | changes)
     assert (reply.status_code, reply.json()["code"]) == (status, code), reply.text
     assert [one["name"] for one in api.get("/v1/tenants").json()["data"]] == ["acme"]
+
+
+def test_a_tenant_gets_rules_of_its_own(api: TestClient, tenant: Tenant) -> None:
+    usual = api.get(f"/v1/tenants/{tenant.id}").json()["safety"]
+    assert usual == {"mode": None, "deny": [], "mayDisable": False}
+    rules = {"mode": "block", "deny": ["rote nelke", "/plan\\s?b/"], "mayDisable": True}
+    assert change(api, tenant, safety=rules)["safety"] == rules
+    assert change(api, tenant, safety={"mode": None})["safety"] == rules | {"mode": None}
+    assert change(api, tenant, weight=2)["safety"] == rules | {"mode": None}
 
 
 def test_a_commercial_tenant_renders_with_commercial_weights_only(api: TestClient, tenant: Tenant, hand: Hand) -> None:

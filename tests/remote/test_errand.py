@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -340,3 +341,15 @@ def test_the_breaker_opens_for_all_after_ten_failures(office: Office) -> None:
     assert gates.admit(gate).state == "open"
     office.renderer.gates.reset(gate)
     assert gates.admit(gate).state == "closed"
+
+
+def test_a_denied_prompt_reaches_no_provider(
+    settings: Settings, database: Database, api_key: str, tmp_path: Path
+) -> None:
+    deny = tmp_path / "deny.txt"
+    deny.write_text("red fox\n", encoding="utf-8")
+    with opened(settings, database, api_key, FalStub(), safety="block", deny_file=deny) as office:
+        record = office.render("a Red Fox")
+        assert (record["status"], record["error"]["code"], record["cost"]) == ("FAILED", "moderated", "0.000000")
+        assert office.stubs["fal"].submits == 0
+        assert office.render("a badger")["status"] == "SUCCESS"

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from fluxfarm.catalog import KLEIN_SMALL
 from fluxfarm.settings import Settings
+from fluxfarm.sources import ModelSource
 from storage.database import Database
 from storage.records import Tenant
+from tests.making import QUEUE
 from tests.workers.desk import Desk, OpenDesk
+from tests.workers.drawing import local_provider
 from tests.workers.receiver import Answer, receiving
 from workers.pipeline import Pipeline
+from workers.worker import RenderWorker
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +67,25 @@ def desk(settings: Settings, database: Database, tenant: Tenant) -> OpenDesk:
                 sender.queue.close()
 
     return open_desk
+
+
+@pytest.fixture
+def local(settings: Settings, klein_folder: Path) -> Settings:
+    source = ModelSource(KLEIN_SMALL.slug, folder=klein_folder)
+    return settings.model_copy(update={"models": (source,), "store_patience": 0.0, "batch_size": 1})
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[Settings], RenderWorker]]:
+    started: list[RenderWorker] = []
+
+    def start(settings: Settings) -> RenderWorker:
+        worker = RenderWorker(settings, (QUEUE,), slots=2)
+        worker.start()
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        local_provider(worker)._pipelines.pop(KLEIN_SMALL.slug, None)
+        worker.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from storage.objects import object_key
 from storage.records import Job, Tenant
 from storage.repository import attempts, jobs, workers
 from tests.making import QUEUE, make_job, make_request, read_job, state
+from tests.workers.drawing import handle, klein_worker, local_provider, stored
 from tests.workers.lora_files import make_lora
 from workers.pipeline import Pipeline
-from workers.providers.local import LocalProvider
 from workers.render import NOTHING
 from workers.worker import RenderWorker
 
@@ -35,46 +35,9 @@ LOST = Problem(code="worker_lost", message="Its worker died.", retryable=True)
 
 
 @pytest.fixture
-def local(settings: Settings, klein_folder: Path) -> Settings:
-    source = ModelSource(KLEIN_SMALL.slug, folder=klein_folder)
-    return settings.model_copy(update={"models": (source,), "store_patience": 0.0, "batch_size": 1})
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[[Settings], RenderWorker]]:
-    started: list[RenderWorker] = []
-
-    def start(settings: Settings) -> RenderWorker:
-        worker = RenderWorker(settings, (QUEUE,), slots=2)
-        worker.start()
-        started.append(worker)
-        return worker
-
-    yield start
-    for worker in started:
-        local_provider(worker)._pipelines.pop(KLEIN_SMALL.slug, None)
-        worker.stop()
-
-
-@pytest.fixture
 def worker(local: Settings, start: Callable[[Settings], RenderWorker], klein: Pipeline) -> RenderWorker:
     """A worker that has the session's pipeline loaded, as if it had rendered before."""
-    worker = start(local)
-    local_provider(worker)._pipelines[KLEIN_SMALL.slug] = klein
-    return worker
-
-
-def local_provider(worker: RenderWorker) -> LocalProvider:
-    assert isinstance(worker.provider, LocalProvider)
-    return worker.provider
-
-
-def handle(worker: RenderWorker, job: Job) -> str:
-    return worker.handle(job.queue, job.uuid)
-
-
-def stored(worker: RenderWorker) -> list[str]:
-    return list(worker.store.keys("t/"))
+    return klein_worker(start(local), klein)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:

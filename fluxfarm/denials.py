@@ -1,0 +1,76 @@
+"""Words that no prompt may hold: whole words and phrases, whatever their case, or regular expressions."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from fluxfarm.errors import InvalidField
+
+LONGEST: Final = 200  #: characters of one entry
+
+
+def plain(text: str) -> str:
+    """The text as it is compared: compatible letters made one, no case, nothing invisible, single spaces."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join("".join(one for one in folded if unicodedata.category(one) != "Cf").split())
+
+
+@dataclass(frozen=True)
+class DenyList:
+    """Entries in the order that they were given; ``/…/`` is a regular expression, anything else words."""
+
+    entries: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, entries: Iterable[str], param: str) -> DenyList:
+        """Check each entry.
+
+        Raises:
+            InvalidField: an entry is empty, too long or no regular expression; ``param`` and its number say which.
+        """
+        kept = tuple(entries)
+        for number, entry in enumerate(kept):
+            _pattern(entry, f"{param}.{number}")
+        return cls(kept)
+
+    @classmethod
+    def of_lines(cls, text: str, param: str) -> DenyList:
+        """The entries of a file; ``#`` begins a comment, empty lines are nothing.
+
+        Raises:
+            InvalidField: as above.
+        """
+        lines = (line.strip() for line in text.splitlines())
+        return cls.read([line for line in lines if line and not line.startswith("#")], param)
+
+    def __add__(self, other: DenyList) -> DenyList:
+        """Both."""
+        return DenyList(self.entries + other.entries)
+
+    @cached_property
+    def _patterns(self) -> list[re.Pattern[str]]:
+        return [_pattern(entry, "") for entry in self.entries]
+
+    def find(self, prompt: str) -> int | None:
+        """The place of the first entry that the prompt holds, from 0; None: it holds none."""
+        text = plain(prompt)
+        return next((number for number, pattern in enumerate(self._patterns) if pattern.search(text)), None)
+
+
+def _pattern(entry: str, param: str) -> re.Pattern[str]:
+    if not 1 <= len(entry) <= LONGEST:
+        raise InvalidField(f"An entry has 1 to {LONGEST} characters.", param=param)
+    if entry.startswith("/") and entry.endswith("/") and len(entry) > 2:  # noqa: PLR2004 - the two slashes
+        try:
+            return re.compile(entry[1:-1], re.IGNORECASE)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise InvalidField(f"{entry} is no regular expression: {error}.", param=param) from None
+    words = plain(entry)
+    if not words:
+        raise InvalidField("An entry without a letter would be in every prompt.", param=param)
+    return re.compile(rf"(?<!\w){re.escape(words)}(?!\w)")

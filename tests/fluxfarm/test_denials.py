@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from fluxfarm.denials import DenyList
+from fluxfarm.errors import InvalidField
+
+LIST = DenyList.of_lines("# ours\n\nkernkraft\nrote  Nelke\n/\\bplan\\s?b\\b/\nß-Wort\n", "file")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "place"),
+    [
+        ("a fox", None),
+        ("ein KERNKRAFT werk", 0),
+        ("kernkraftwerk", None),
+        ("kern\u200bkraft!", 0),
+        ("ｋｅｒｎｋｒａｆｔ", 0),
+        ("eine Rote\n nelke.", 1),
+        ("rotenelke", None),
+        ("this is Plan B", 2),
+        ("planb", 2),
+        ("das SS-WORT", 3),
+    ],
+)
+def test_words_are_found_however_they_are_written(prompt: str, place: int | None) -> None:
+    assert LIST.find(prompt) == place
+
+
+@pytest.mark.parametrize("entry", ["", "x" * 201, "/(/", "/[/", "\u200b"])
+def test_an_entry_that_is_none_is_named(entry: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        DenyList.read(["fine", entry], "safety.deny")
+    assert caught.value.param == "safety.deny.1"
+
+
+def test_two_lists_are_one() -> None:
+    both = LIST + DenyList(("fox",))
+    assert both.find("a fox") == len(LIST.entries)
