@@ -67,7 +67,7 @@ class FalInput(Strict):
     sync_mode: bool | None = Field(None, description="The result holds the pictures as data URIs.")
     enable_prompt_expansion: bool | None = None
     acceleration: Acceleration | None = Field(None, description="Listed as ignored where it leaves out no step.")
-    enable_safety_checker: bool | None = Field(None, description="Listed as ignored.")
+    enable_safety_checker: bool | None = Field(None, description="`false` is heeded where the tenant may.")
     safety_tolerance: str | None = Field(None, max_length=8, description="Listed as ignored.")
     negative_prompt: str | None = Field(None, description="Listed as ignored.")
     loras: list[FalLora] | None = Field(None, max_length=MAX_LORAS, description="`GET /v1/loras` lists them.")

@@ -95,7 +95,7 @@ class PromptObject(Strict):
         ),
     )
     disable_safety_checker: bool | None = Field(
-        None, description="The farm itself has none; sent to a provider that has."
+        None, description="The farm's own checks heed it where the tenant may; sent to a provider that has some."
     )
     prompt_strength: float | None = Field(None, ge=0, le=1, description="Not done by the farm's own pipeline.")
     loras: list[LoraWish] | None = Field(

