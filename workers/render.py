@@ -94,13 +94,12 @@ def _draw(worker: RenderWorker, held: list[Held]) -> list[Drawn | FluxfarmError]
     try:
         if len(held) == 1 or not isinstance(provider, LocalProvider):
             return [_draw_one(worker, one) for one in held]
-        refused = {one: error for one in held if (error := _refusal(worker, one)) is not None}
-        fine = [one for one in held if one not in refused]
+        refusals = [_refusal(worker, one) for one in held]
+        fine = [one for one, refusal in zip(held, refusals, strict=True) if refusal is None]
         with faults_as_errors():
             called = [(one, (), worker.previews.for_job(one.claim)) for one in fine]
-            drawn = provider.draw_together(called) if called else []
-        found = dict(zip(fine, drawn, strict=True))
-        return [refused.get(one) or found[one] for one in held]
+            drawn = iter(provider.draw_together(called) if called else ())
+        return [next(drawn) if refusal is None else refusal for refusal in refusals]
     except FluxfarmError as error:
         return [error for _ in held]
 

@@ -201,3 +201,14 @@ def test_a_deny_file_with_a_broken_line_is_told_at_the_start(
     deny.write_text("fine\n/(/\n", encoding="utf-8")
     with pytest.raises(InvalidField, match="regular expression"):
         Safety(settings.model_copy(update={"deny_file": deny}), database)
+
+
+def test_of_jobs_that_are_drawn_together_only_the_denied_one_ends(
+    work: Start, database: Database, tenant: Tenant, deny: Path
+) -> None:
+    worker = work(safety="block", deny_file=deny, batch_size=4)
+    made = [job_of(database, tenant, prompt) for prompt in ("a fox", f"a {WORD} plant", "a badger")]
+    assert handle(worker, made[0]) == "SUCCESS, moderated, SUCCESS"
+    states = [read_job(database, job).status for job in made]
+    assert states == [JobState.SUCCESS, JobState.FAILED, JobState.SUCCESS]
+    assert read_job(database, made[2]).attempts[0].batch is not None
