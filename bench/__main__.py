@@ -92,10 +92,11 @@ def show_dashboard() -> Table:
     paints = f"{opening.best:.0f}, {opening.median:.0f}, {opening.worst:.0f}"
     table.add_row("overview, first paint, ms: best, median, worst", paints)
     table.add_row("overview, until the first byte, ms", f"{opening.answered:.0f}")
+    table.add_row("overview, processor of the page until the paint, ms", f"{opening.busy:.0f}")
     table.add_row("overview, bytes: travelled, unpacked", f"{opening.travelled:,}, {opening.unpacked:,}")
     table.add_row("wall, frames, and their median, ms", f"{scrolled.frames}, {scrolled.median:.0f}")
-    late = ", ".join(f"{one:.0f}" for one in scrolled.late)
-    table.add_row(f"wall, frames over {dashboard.LATE:.0f} ms", f"{len(scrolled.late)}" + (f": {late}" if late else ""))
+    worst = max(scrolled.late, default=0.0)
+    table.add_row(f"wall, frames over {dashboard.LATE:.0f} ms, and the worst, ms", f"{len(scrolled.late)}, {worst:.0f}")
     table.add_row("wall, tasks of the main thread", f"{scrolled.tasks}")
     table.add_row("wall, the longest task, ms by the clock", f"{scrolled.longest:.1f}")
     table.add_row("wall, the longest task, ms of the processor", f"{scrolled.busiest:.1f}")

@@ -30,6 +30,7 @@ LOADS: Final = 11  #: of the overview, each by a browser that keeps nothing
 SCREENS: Final = 60  #: that the wall is scrolled by
 LATE: Final = 50.0  #: milliseconds of a frame that is seen as a jerk
 SIZES: Final = ("128x128", "192x128", "128x192", "224x128")
+TRACED: Final = ["toplevel", "loading", "devtools.timeline", "disabled-by-default-devtools.timeline"]
 DESK: Final[Any] = {"width": 1440, "height": 900}
 PAINT: Final = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 ANSWERED: Final = "performance.getEntriesByType('navigation')[0].responseStart"
@@ -75,6 +76,7 @@ class Opening:
     median: float
     worst: float
     answered: float  #: of the median load, until the first byte came: the farm's part
+    busy: float  #: milliseconds of the processor that the page's main thread took until it painted
     travelled: int
     unpacked: int
 
@@ -154,7 +156,20 @@ def _open(browser: Browser, farm: RunningFarm, state: Any) -> Opening:
     travelled, unpacked = max(sizes)
     paints.sort()
     median, answered = paints[len(paints) // 2]
-    return Opening(paints[0][0], median, paints[-1][0], answered, travelled, unpacked)
+    busy = _busy_until_painted(browser, farm, state)
+    return Opening(paints[0][0], median, paints[-1][0], answered, busy, travelled, unpacked)
+
+
+def _busy_until_painted(browser: Browser, farm: RunningFarm, state: Any) -> float:
+    context = browser.new_context(storage_state=state, viewport=DESK)
+    page = context.new_page()
+    browser.start_tracing(page=page, categories=TRACED)
+    page.goto(f"{farm.url}/dashboard/")
+    page.wait_for_function(PAINT)
+    events = json.loads(browser.stop_tracing())["traceEvents"]
+    context.close()
+    painted = min(one["ts"] for one in events if one["name"] == "firstContentfulPaint")
+    return float(sum(one.get("tdur", 0) for one in _tasks(events) if one["ts"] < painted)) / 1000
 
 
 def _scroll(browser: Browser, farm: RunningFarm, state: Any) -> Scrolled:
@@ -162,9 +177,7 @@ def _scroll(browser: Browser, farm: RunningFarm, state: Any) -> Scrolled:
     page = context.new_page()
     page.goto(f"{farm.url}/dashboard/gallery")
     _load_all(page)
-    browser.start_tracing(
-        page=page, categories=["toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline"]
-    )
+    browser.start_tracing(page=page, categories=TRACED)
     gaps = page.evaluate(SCROLL, SCREENS)
     tasks = _tasks(json.loads(browser.stop_tracing())["traceEvents"])
     context.close()
@@ -193,6 +206,6 @@ def _tasks(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     threads = {(one["pid"], one["tid"]) for one in events if one.get("args", {}).get("name") == "CrRendererMain"}
     by_thread: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for one in events:
-        if one["name"] == "RunTask" and (thread := (one["pid"], one["tid"])) in threads:
+        if one["name"] == "RunTask" and one["ph"] == "X" and (thread := (one["pid"], one["tid"])) in threads:
             by_thread.setdefault(thread, []).append(one)
     return max(by_thread.values(), key=lambda found: sum(one["dur"] for one in found))

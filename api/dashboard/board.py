@@ -83,7 +83,6 @@ def show(request: Request, visitor: VisitorPart, name: str, wanted: Annotated[Wa
             board=board,
             campaign=board.record,
             wanted=wanted,
-            verdicts=VERDICTS,
             following=board.files[-1].n if len(board.files) == PAGE else None,
         )
 

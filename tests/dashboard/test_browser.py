@@ -22,7 +22,16 @@ from tests.e2e.farms import wait_for
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
 SALE = ROOT / "examples" / "summer-sale"
 PAGES = (
-    *("/", "/playground", "/jobs", "/gallery", "/campaigns", "/new-campaign", "/providers"),
+    *(
+        "/",
+        "/playground",
+        "/jobs",
+        "/gallery",
+        "/campaigns",
+        "/new-campaign",
+        "/new-campaign?as=document",
+        "/providers",
+    ),
     *("/models", "/models/compare?model=flux-2-dev&model=flux-2-klein-4b", "/usage", "/design", "/nothing"),
 )
 

@@ -12,7 +12,7 @@ from storage.repository import tenants
 from tests.api.campaigns_made import files, make
 from tests.api.samples import Hand
 from tests.clients.conftest import Place
-from tests.dashboard.browsing import log_in, watched
+from tests.dashboard.browsing import axe, log_in, serious, watched
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(120)]
 
@@ -178,6 +178,7 @@ def test_a_form_that_comes_after_the_session_keeps_what_was_typed(page: Page, id
     page.context.clear_cookies()
     page.get_by_role("button", name="Show the plan").click()
     expect(page.locator("h1")).to_have_text("The session is over")
+    assert serious(page, axe()) == []
     page.locator("#over").click()
     page.fill("#key", idle.key)
     page.keyboard.press("Enter")
