@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from fluxfarm.policies import Policies
 from fluxfarm.sources import ModelSource, parse_sources
+from fluxfarm.tuning import Tuning
 
 S3Checksums = Literal["auto", "when_required", "when_supported"]
 
 
-class Settings(Policies):
+class Settings(Tuning):
     """What the environment says; ``Settings()`` is made in ``create_app``, at a worker's boot and by the CLI."""
 
     # --- where the parts are -------------------------------------------------------------------------------------
@@ -169,29 +169,6 @@ class Settings(Policies):
         ge=1,
         le=64,
         description="Threads of a worker; one renders while the others encode and upload.",
-    )
-    batch_size: int = Field(
-        0,
-        alias="FLUXFARM_BATCH_SIZE",
-        ge=0,
-        le=16,
-        description=(
-            "Most pictures that one call of the pipeline draws, of waiting jobs of one shape; 0: what pays for the "
-            "model and the size, 1: one by one, which repeats to the bit."
-        ),
-    )
-    prompt_cache: int = Field(
-        1024,
-        alias="FLUXFARM_PROMPT_CACHE",
-        ge=0,
-        description="MiB of host memory for encoded prompts (8 to 16 each on FLUX.2), so that none is encoded twice.",
-    )
-    resident_models: int = Field(
-        2,
-        alias="FLUXFARM_RESIDENT_MODELS",
-        ge=1,
-        le=64,
-        description="Pipelines that a worker keeps loaded at once; the least used one makes room.",
     )
     lease: float = Field(30.0, alias="FLUXFARM_LEASE", gt=0, description="Seconds that a running attempt is trusted.")
     lease_renewal: float = Field(

@@ -124,6 +124,10 @@ class SizeLimits:
             return size
         raise InvalidSize(f"{model} cannot render {size}: {fault}.", param="size")
 
+    def allows(self, size: Size) -> bool:
+        """Whether the model can draw it."""
+        return self._fault(size) is None
+
     def nearest(self, size: Size) -> Size:
         """The same if the model can draw it; else the nearest shape, and of that the nearest area."""
         if self._fault(size) is None:

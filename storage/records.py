@@ -325,7 +325,10 @@ class Worker(Base):
     models: Mapped[list[str]]
     device: Mapped[str]
     slots: Mapped[int]
-    state: Mapped[str]  #: starting, ready, stopping
+    state: Mapped[str]  #: starting, loading, ready, stopping
+    warm: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))  #: models that are on the device now
+    loading: Mapped[str | None]  #: the model that is being loaded
+    loaded_at: Mapped[datetime | None]  #: when that should be done, by its last load here
     memory_used: Mapped[int | None] = mapped_column(BigInteger)  #: bytes of the GPU, or of the process without one
     memory_total: Mapped[int | None] = mapped_column(BigInteger)  #: bytes of the GPU; None: the process is meant
     utilisation: Mapped[float | None] = mapped_column(Double)  #: share of the time in which the GPU works

@@ -25,6 +25,7 @@ IMAGES: Final = Counter("fluxfarm_images", "Pictures of attempts that succeeded.
 TOGETHER: Final = Histogram(
     "fluxfarm_batch_jobs", "Jobs of one shape that were drawn together.", buckets=(1, 2, 3, 4, 6, 8, 12, 16)
 )
+LOADS: Final = Histogram("fluxfarm_model_load_seconds", "Models that were loaded.", ("model",), buckets=STAGES)
 EMBEDDINGS: Final = Counter("fluxfarm_prompt_embeddings", "Prompts that were to be encoded, by result.", ("result",))
 EMBEDDING_BYTES: Final = Gauge("fluxfarm_prompt_embedding_bytes", "Bytes of prompt embeddings in host memory.")
 LEASES_LOST: Final = Counter("fluxfarm_leases_lost", "Attempts whose job was taken by another, or stopped.")

@@ -164,6 +164,13 @@ class Pipeline:
         )
 
     @property
+    def memory(self) -> int:
+        """Bytes that its weights take on the device, as they lie there."""
+        parts = (self._opened().transformer, self._pipe.text_encoder, self._pipe.vae)
+        tensors = {id(tensor): tensor for part in parts for tensor in (*part.parameters(), *part.buffers())}
+        return sum(tensor.nbytes for tensor in tensors.values())
+
+    @property
     def guidance_kind(self) -> Literal["embedded", "cfg", "fixed"]:
         """What the guidance number does with these weights, in the catalogue's words."""
         if self.class_name == "Flux2Pipeline":

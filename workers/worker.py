@@ -25,7 +25,7 @@ from storage.queue import REMOTE_QUEUE, Queue
 from storage.records import Worker
 from storage.repository import workers
 from storage.repository.turns import Claimant
-from storage.repository.workers import Reading
+from storage.repository.workers import Condition, Reading
 from workers import alive, readings
 from workers.delivery import end
 from workers.leases import Held, LeaseKeeper
@@ -39,6 +39,9 @@ from workers.safety import Safety
 SPARE_CONNECTIONS: Final = 3  #: for the lease keeper and the start
 COURIERS: Final = 4  #: threads that encode and put the pictures of jobs that were drawn together
 MOST_CONNECTIONS: Final = 12  #: for the slots; those of a remote worker wait for a provider most of the time
+PASS_PAUSE: Final = 0.25  #: seconds before a ticket is handed on to a worker that has the model warm
+PATIENCE: Final = 10.0  #: seconds that a job waits for such a worker, where the time of a load is not known
+PASSED_ON: Final = "left to a warm worker"
 START_PAUSE: Final = 1.0  #: seconds between two tries to register while the database is away
 
 log = structlog.get_logger()
@@ -67,6 +70,9 @@ class RenderWorker:
         self.provider: Renderer = (
             RemoteRenderer(settings, self.database) if queues == (REMOTE_QUEUE,) else LocalProvider(settings, queues)
         )
+        self._residents = self.provider.residents if isinstance(self.provider, LocalProvider) else None
+        if self._residents is not None:
+            self._residents.changed = self._tell
         self.leases = LeaseKeeper(
             self.database,
             lease=settings.lease,
@@ -89,7 +95,18 @@ class RenderWorker:
                 time.sleep(START_PAUSE)
         self.leases.start()
 
-    def _row(self, reading: Reading) -> Worker:
+    def _condition(self) -> Condition:
+        residents = self._residents
+        loading = None if residents is None else residents.loading
+        return Condition(
+            state="loading" if loading is not None and self._state != "stopping" else self._state,
+            device=self.provider.device,
+            warm=[] if residents is None else list(residents.pipelines),
+            loading=None if loading is None else loading.slug,
+            loaded_at=None if loading is None else loading.ready_at,
+        )
+
+    def _row(self, condition: Condition, reading: Reading) -> Worker:
         return Worker(
             id=self.id,
             name=self.name,
@@ -97,9 +114,8 @@ class RenderWorker:
             provider=self.provider.name,
             queues=list(self.queues),
             models=list(self.provider.models),
-            device=self.provider.device,
             slots=self.slots,
-            state=self._state,
+            **asdict(condition),
             **asdict(reading),
         )
 
@@ -114,15 +130,35 @@ class RenderWorker:
     def _warm_up(self) -> None:
         self.provider.warm_up()
         self._state = "ready"
+        self._tell()
+        log.info("worker_ready", worker=self.name, models=list(self.provider.models), device=self.provider.device)
+
+    def _tell(self) -> None:
+        """Let everybody know at once how the worker stands."""
         try:
             self._heartbeat()
         except FluxfarmError as error:
             log.warning("heartbeat_failed", error=error.code)
-        log.info("worker_ready", worker=self.name, models=list(self.provider.models), device=self.provider.device)
 
     def handle(self, queue: str, ticket: UUID) -> str:
         """Render the job whose turn it is; gives a word for Flower, never a prompt."""
+        if self._leaves(queue, ticket):
+            time.sleep(PASS_PAUSE)
+            self.queue.enqueue(queue, ticket)
+            return PASSED_ON
         return render_next(self, queue, ticket)
+
+    def _leaves(self, queue: str, ticket: UUID) -> bool:
+        """Whether another worker has the model warm, so that waiting for it is cheaper than a load here."""
+        model = self.provider.model_of(queue) if isinstance(self.provider, LocalProvider) else None
+        if self._residents is None or model is None or model in self._residents.pipelines or self.retiring:
+            return False
+        patience = self._residents.seconds(model) or PATIENCE
+        try:
+            with self.database.transaction() as session:
+                return workers.leave_to_the_warm(session, self.id, model, ticket, patience)
+        except DatabaseUnavailable:
+            return False
 
     def deliver(self, drawn: list[tuple[Held, Drawn | FluxfarmError]]) -> list[str]:
         """End each of the jobs that were drawn together, beside each other; this slot draws again when all are done."""
@@ -132,10 +168,10 @@ class RenderWorker:
 
     def _heartbeat(self) -> None:
         alive.touch(self.settings.alive_file)
-        reading = readings.read(self.provider.device)
+        condition, reading = self._condition(), readings.read(self.provider.device)
         with self.database.transaction() as session:
-            if not workers.heartbeat(session, self.id, state=self._state, device=self.provider.device, reading=reading):
-                workers.register(session, self._row(reading))  # new, or forgotten after an hour of silence
+            if not workers.heartbeat(session, self.id, condition, reading):
+                workers.register(session, self._row(condition, reading))  # new, or forgotten after an hour of silence
 
     def stop(self) -> None:
         """Sign off; what was still running is found by its lease."""

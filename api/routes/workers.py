@@ -33,7 +33,10 @@ class WorkerReply(_Part):
     queues: list[str]
     device: str
     slots: int
-    state: str
+    state: str = Field(description="starting, loading, ready or stopping.")
+    warm: list[str] = Field(description="Models that are on the device now; a job of another one waits for a load.")
+    loading: str | None = Field(description="The model that is being loaded.")
+    loaded_at: Moment | None = Field(description="When that should be done, by its last load there; null: not known.")
     memory_used: int | None = Field(description="Bytes of the GPU in use; without a GPU, of the process.")
     memory_total: int | None = Field(description="Bytes of the GPU; null: it has none.")
     utilisation: float | None = Field(description="Share of the time in which the GPU works; null: it does not tell.")

@@ -28,6 +28,28 @@ PRESENT_SLOTS: Final = text(
     """  # noqa: S608 - no value of anybody is in it
 )
 
+WARM_ELSEWHERE: Final = text(
+    f"""
+    SELECT EXISTS (
+        SELECT FROM jobs JOIN workers ON jobs.queue = ANY (workers.queues)
+         WHERE jobs.uuid = :ticket AND jobs.status = 'QUEUED'
+           AND jobs.dispatched_at > now() - make_interval(secs => :patience)
+           AND workers.id <> :id AND :model = ANY (workers.warm)
+           AND heartbeat_at > now() - interval '30 seconds' AND {PRESENT})
+    """  # noqa: S608 - no value of anybody is in it
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How a worker stands with its models."""
+
+    state: str
+    device: str
+    warm: list[str]
+    loading: str | None = None
+    loaded_at: datetime | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
@@ -48,12 +70,12 @@ def register(session: Session, worker: Worker) -> None:
     session.merge(worker)
 
 
-def heartbeat(session: Session, worker_id: UUID, *, state: str, device: str, reading: Reading) -> bool:
-    """It lives, is in this state, and renders on this device; False: it is not registered."""
+def heartbeat(session: Session, worker_id: UUID, condition: Condition, reading: Reading) -> bool:
+    """It lives, and stands so; False: it is not registered."""
     found = session.scalar(
         update(Worker)
         .where(Worker.id == worker_id)
-        .values(state=state, device=device, heartbeat_at=func.now(), **asdict(reading))
+        .values(heartbeat_at=func.now(), **asdict(condition), **asdict(reading))
         .returning(Worker.id)
     )
     return found is not None
@@ -85,6 +107,15 @@ def present_slots(session: Session, queue: str) -> int:
     A heartbeat tells of a process that was killed only half a minute later; the lock goes with its connection.
     """
     return int(session.scalar(PRESENT_SLOTS, {"queue": queue, "alive": ALIVE}) or 0)
+
+
+def leave_to_the_warm(session: Session, worker_id: UUID, model: str, ticket: UUID, patience: float) -> bool:
+    """Whether a ticket is better left to another worker, that is there, takes from its queue and has the model warm.
+
+    Not for ever: a job that has had its ticket for ``patience`` seconds is worth a load.
+    """
+    found = session.scalar(WARM_ELSEWHERE, {"id": worker_id, "model": model, "ticket": ticket, "patience": patience})
+    return bool(found)
 
 
 def presence(worker_id: UUID) -> int:

@@ -35,6 +35,7 @@ class Painter:
     revision = "painter"
     device = "cpu"
     dtype = "float32"
+    memory = 0
 
     def __init__(self, marks: Path) -> None:
         """``marks`` is a folder that survives this process."""

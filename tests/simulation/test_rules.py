@@ -71,9 +71,11 @@ twice = st.tuples(start, finish, finish)
 send = st.tuples(op("pick", st.integers(1, 3)), op("wait", st.just(11)), op("stale", st.integers(1, 2)))
 stray = st.tuples(op("pick", st.just(1)), create, op("take", some))
 batch = st.tuples(create, create, op("pick", st.integers(1, 3)), together, together)
+one = op("create", st.just(0), st.just(1), st.just(""), st.just(0), st.just(None), st.just(2))
+crowd = st.tuples(one, one, one, one, op("pick", st.just(2)), op("together", st.integers(0, 2), st.just(2)))
 afterwards = st.tuples(start, op("wait", st.just(31)), op("expire"), create, together)
 chapter = st.one_of(
-    *[st.tuples(single)] * 3, batch, afterwards, poison, early, die, again, twice, send, stray, returned
+    *[st.tuples(single)] * 3, batch, crowd, afterwards, poison, early, die, again, twice, send, stray, returned
 )
 sequences = st.builds(
     lambda first, chapters: [*first, *(one for chapter in chapters for one in chapter)],

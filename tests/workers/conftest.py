@@ -87,5 +87,5 @@ def start() -> Iterator[Callable[[Settings], RenderWorker]]:
 
     yield start
     for worker in started:
-        local_provider(worker)._pipelines.pop(KLEIN_SMALL.slug, None)
+        local_provider(worker).residents.pipelines.pop(KLEIN_SMALL.slug, None)
         worker.stop()

@@ -16,7 +16,7 @@ def local_provider(worker: RenderWorker) -> LocalProvider:
 
 def klein_worker(worker: RenderWorker, klein: Pipeline) -> RenderWorker:
     """The worker, with the pipeline loaded, as if it had rendered before."""
-    local_provider(worker)._pipelines[KLEIN_SMALL.slug] = klein
+    local_provider(worker).residents.pipelines[KLEIN_SMALL.slug] = klein
     return worker
 
 

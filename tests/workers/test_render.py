@@ -181,7 +181,7 @@ def test_a_lease_is_renewed_for_as_long_as_the_render_takes(
     local: Settings, start: Callable[[Settings], RenderWorker], database: Database, tenant: Tenant, klein: Pipeline
 ) -> None:
     worker = start(local.model_copy(update={"lease": 1.5, "lease_renewal": 0.2}))
-    local_provider(worker)._pipelines[KLEIN_SMALL.slug] = klein
+    local_provider(worker).residents.pipelines[KLEIN_SMALL.slug] = klein
     job = make_job(database, tenant, request=make_request(width=192, height=192, steps=50, seeds=(1, 2)))
     thread, words = render_beside(worker, job)
     while thread.is_alive():

@@ -42,9 +42,9 @@ def worker(settings: Settings, klein_folder: Path, klein: Pipeline) -> Iterator[
         settings.model_copy(update={"models": (source,), "store_patience": 0.0, "batch_size": 4}), (QUEUE,), slots=2
     )
     worker.start()
-    local(worker)._pipelines[KLEIN_SMALL.slug] = klein
+    local(worker).residents.pipelines[KLEIN_SMALL.slug] = klein
     yield worker
-    local(worker)._pipelines.pop(KLEIN_SMALL.slug, None)
+    local(worker).residents.pipelines.pop(KLEIN_SMALL.slug, None)
     worker.stop()
 
 
@@ -207,12 +207,12 @@ def test_another_model_makes_room_before_a_job_is_given_up(
     worker: RenderWorker, database: Database, tenant: Tenant, klein: Pipeline, klein_folder: Path
 ) -> None:
     other = Pipeline.load(klein_folder, device="cpu")
-    local(worker)._pipelines["other"] = other
+    local(worker).residents.pipelines["other"] = other
     (job,) = make(database, tenant, count=1)
-    full = fails(NO_ROOM, lambda _: "other" in local(worker)._pipelines)
+    full = fails(NO_ROOM, lambda _: "other" in local(worker).residents.pipelines)
     with hooked(klein._pipe.vae.decoder, full):
         assert handle(worker, job) == "SUCCESS"
-    assert list(local(worker)._pipelines) == [KLEIN_SMALL.slug]
+    assert list(local(worker).residents.pipelines) == [KLEIN_SMALL.slug]
 
 
 @pytest.mark.parametrize(

@@ -85,14 +85,14 @@ def work(settings: Settings, klein: Pipeline) -> Iterator[Callable[[str], Render
             "device": "cpu",
         }
         worker = RenderWorker(settings.model_copy(update=named), (QUEUE,), slots=1)
-        _local(worker)._pipelines[MODEL] = klein
+        _local(worker).residents.pipelines[MODEL] = klein
         worker.start()
         started.append(worker)
         return worker
 
     yield start
     for worker in started:
-        _local(worker)._pipelines.pop(MODEL, None)  # the session's own: it stays open
+        _local(worker).residents.pipelines.pop(MODEL, None)  # the session's own: it stays open
         worker.stop()
 
 

@@ -6,7 +6,6 @@ import io
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -33,8 +32,10 @@ from workers.pipeline_loras import LoraFile
 from workers.pipeline_previews import OnPreview
 from workers.pipeline_small import ensure_small
 from workers.providers.drawn import Drawn, Keep
+from workers.residents import Residents
 from workers.watchdog import Watchdog
 
+WARM_STEPS: Final = 2  #: of a drawing that is only made to be ready
 DEVICE_LOST: Final = 70  #: exit status after a device fault; the supervisor starts a fresh process
 
 #: a job, its references as PNG files, and where its previews go
@@ -56,7 +57,7 @@ class LocalProvider:
             for source in settings.models
             if local_queue(find_model(source.slug).slug) in queues
         }
-        self._pipelines: OrderedDict[str, Pipeline] = OrderedDict()
+        self.residents = Residents(settings, self._load)
         self._embeddings = Embeddings(settings.prompt_cache << 20)
         self._turn = threading.Lock()
         self._watchdog = Watchdog(settings.step_timeout)
@@ -66,23 +67,57 @@ class LocalProvider:
         """Slugs that this worker can render."""
         return tuple(self._sources)
 
+    def model_of(self, queue: str) -> str | None:
+        """The model that jobs of the queue want; None: none of this worker's."""
+        return next((slug for slug in self._sources if local_queue(slug) == queue), None)
+
     @property
     def device(self) -> str:
         """Where the last loaded pipeline is, or where the next one will be."""
-        return next(reversed(self._pipelines.values())).device if self._pipelines else self._settings.device
+        return (
+            next(reversed(self.residents.pipelines.values())).device
+            if self.residents.pipelines
+            else self._settings.device
+        )
 
     def turn(self) -> threading.Lock:
         """The lock of the device: who holds it may claim a job and draw."""
         return self._turn
 
     def warm_up(self) -> None:
-        """Load as many models as may stay resident, so that the first job does not wait for it."""
-        for slug in list(self._sources)[: self._settings.resident_models]:
-            try:
-                with self._turn:
-                    self._load(slug)
-            except FluxfarmError as error:
-                log.warning("model_unavailable", model=slug, reason=error.message)
+        """Load as many models as may stay resident; until they are warm no job is claimed."""
+        with self._turn:
+            for slug in list(self._sources)[: self._settings.resident_models]:
+                try:
+                    self._warm(slug)
+                except FluxfarmError as error:
+                    log.warning("model_not_warm", model=slug, reason=error.message)
+
+    def _warm(self, slug: str) -> None:
+        """Load it, and draw each of the configured sizes, alone and in a batch, so that no job pays for the first time.
+
+        Raises:
+            RenderError: as ``draw``.
+        """
+        pipeline = self.residents.take(slug)
+        profile = find_model(slug)
+        for size in self._settings.warm_sizes:
+            if not profile.sizes.allows(size):
+                continue
+            for pictures in sorted({1, self._settings.batch_size or profile.batch(size.rendered)}):
+                drawing = Drawing(
+                    prompt="warm-up",
+                    width=size.rendered.width,
+                    height=size.rendered.height,
+                    steps=WARM_STEPS,
+                    guidance=profile.guidance.default,
+                    seeds=tuple(range(pictures)),
+                    max_sequence_length=profile.max_sequence_length,
+                )
+                member = Member(drawing, _nothing)
+                pipeline.draw_together([member], pictures)
+                if member.failure is not None:
+                    raise member.failure
 
     def draw(
         self,
@@ -121,7 +156,7 @@ class LocalProvider:
         loras = _lora_files(self._settings.loras, request.loras)
         members = [Member(_drawing(held, png, loras), self._watched(held.on_step), show) for held, png, show in asked]
         with self._watchdog.watching(_nothing):
-            pipeline = self._load(request.model)
+            pipeline = self.residents.take(request.model)
             loaded = time.perf_counter() - started
             self._watchdog.alive()
             pipeline.draw_together(members, self.most(request))
@@ -132,11 +167,8 @@ class LocalProvider:
     def _draw_starved(self, pipeline: Pipeline, slug: str, members: Sequence[Member]) -> None:
         """Once more, each alone, those for which there was no room while other models stood around."""
         starved = [member for member in members if isinstance(member.failure, OutOfMemory)]
-        if not starved or list(self._pipelines) == [slug]:
+        if not starved or not self.residents.keep_only(slug):
             return
-        for other in [other for other in self._pipelines if other != slug]:
-            log.warning("model_unloaded", model=other, reason="out_of_memory")
-            self._pipelines.pop(other).close()
         for member in starved:
             member.start_over()
             pipeline.draw_together([member])
@@ -167,23 +199,15 @@ class LocalProvider:
         Raises:
             ModelUnavailable, RenderError: as ``draw``.
         """
-        pipeline = self._load(request.model)
+        pipeline = self.residents.take(request.model)
         pictures = tuple(_opened(png) for png in references)
         return pipeline.upsample(request.prompt, request.seeds[0], pictures, request.profile.max_sequence_length)
 
     def _load(self, slug: str) -> Pipeline:
-        """The resident pipeline of the model; the least used one leaves when there is no room."""
-        pipeline = self._pipelines.get(slug)
-        if pipeline is not None:
-            self._pipelines.move_to_end(slug)
-            return pipeline
         source = self._sources.get(slug)
         if source is None:
             raise ModelUnavailable(f"This worker does not serve {slug}; FLUXFARM_MODELS names what it renders.")
-        while len(self._pipelines) >= self._settings.resident_models:
-            _, oldest = self._pipelines.popitem(last=False)
-            oldest.close()
-        pipeline = Pipeline.load(
+        return Pipeline.load(
             self._place(source),
             revision=source.revision,
             device=self._settings.device,
@@ -192,9 +216,6 @@ class LocalProvider:
             embeddings=self._embeddings,
             keep_words=self._settings.own_upsampling and not self._settings.upsampling_url,
         )
-        self._pipelines[slug] = pipeline
-        log.info("model_loaded", model=slug, revision=pipeline.revision, device=pipeline.device, dtype=pipeline.dtype)
-        return pipeline
 
     def _place(self, source: ModelSource) -> Path | str:
         if source.folder is not None:
@@ -208,8 +229,7 @@ class LocalProvider:
 
     def close(self) -> None:
         """Free the device's memory."""
-        while self._pipelines:
-            self._pipelines.popitem()[1].close()
+        self.residents.close()
 
 
 def _nothing(_done: int, _total: int) -> None:
