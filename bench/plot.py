@@ -50,3 +50,23 @@ def _decades(values: Iterable[float]) -> tuple[int, int]:
     found = list(values)
     low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
     return low, max(high, low + 1)
+
+
+def bars(title: str, values: Mapping[str, float]) -> str:
+    """One horizontal bar for each name, the longest first."""
+    ordered = sorted(values.items(), key=lambda one: -one[1])
+    most, height = max(values.values()), 60 + 28 * len(values)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"',
+        ' font-family="sans-serif" font-size="13">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+        f'<text x="{WIDTH / 2}" y="24" text-anchor="middle" font-size="15">{title}</text>',
+    ]
+    for number, (name, value) in enumerate(ordered):
+        y, length = 44 + 28 * number, (WIDTH - 260) * value / most
+        parts += [
+            f'<text x="170" y="{y + 14}" text-anchor="end">{name}</text>',
+            f'<rect x="180" y="{y}" width="{length:.1f}" height="20" fill="{COLOURS[0]}"/>',
+            f'<text x="{186 + length:.1f}" y="{y + 14}">{value:.1f}</text>',
+        ]
+    return "\n".join([*parts, "</svg>", ""])
