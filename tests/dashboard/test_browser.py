@@ -205,6 +205,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(desk: Watched, place: Place
     heavy = tmp_path / "heavy.png"
     heavy.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40 * 2**20))
     page.set_input_files("#files", str(heavy))
+    expect(page.locator("#estimate")).to_contain_text("No charge")  # which is told later, and takes no complaint away
     expect(page.locator("#form-error")).to_contain_text("heavy.png has 40 MB; at most 20 MB are taken")
     page.goto(f"{place.url}/dashboard/")
     expect(page.locator("#live")).to_have_text("live")

@@ -93,7 +93,6 @@ async function ask() {
     const price = Number(told.price);
     const wait = told.eta ? `about ${span((new Date(told.eta) - Date.now()) / 1000)}` : "no forecast yet";
     estimate.replaceChildren(element("strong", {}, price ? `$${price.toFixed(price < 0.1 ? 4 : 2)}` : "No charge"), ` · ${wait} · ${told.provider === "local" ? "own workers" : told.provider}`);
-    complain("");
   } catch (problem) {
     if (mine === asking && problem instanceof Refused) tell(problem.message);
   }
@@ -106,6 +105,7 @@ const span = (seconds) => (seconds < 1.5 ? "1 s" : seconds < 90 ? `${Math.round(
 
 async function add(files) {
   const limit = Number(form.dataset.uploadLimit);
+  complain("");
   for (const file of files) {
     if (references.length >= profile().references) { complain(`This model takes ${profile().references} references.`); break; }
     if (file.size > limit) { complain(`${file.name} has ${Math.round(file.size / 1048576)} MB; at most ${Math.round(limit / 1048576)} MB are taken. Scale it down or save it as JPEG.`); continue; }
@@ -119,7 +119,6 @@ async function add(files) {
       const drop = element("button", { type: "button", class: "icon-button", "aria-label": `Take ${file.name} away`, onclick: () => { references.splice(references.indexOf(one), 1); item.remove(); plan(); } }, "×");
       const item = element("li", {}, picture, drop);
       list.append(item);
-      complain("");
     } catch (problem) { complain(`${file.name}: ${problem.message}`); }
   }
   plan();
@@ -237,7 +236,7 @@ const kept = JSON.parse(sessionStorage.getItem(KEPT) || "{}");
 if (!location.search && !field("prompt").value) for (const [name, value] of Object.entries(kept)) if (field(name) && typeof value === "string") field(name).value = value;
 
 form.addEventListener("submit", (event) => { event.preventDefault(); render(); });
-form.addEventListener("input", plan);
+form.addEventListener("input", () => { complain(""); plan(); });
 field("model").addEventListener("change", () => { fit(); plan(); });
 field("size").addEventListener("input", () => press(""));
 for (const button of form.querySelectorAll("[data-ratio]")) button.addEventListener("click", () => { shape(button.dataset.ratio); plan(); });
