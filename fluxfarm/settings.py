@@ -29,6 +29,14 @@ class Settings(Tuning):
         alias="REDIS_URL",
         description="Valkey or Redis, as `redis://…`. Empty: `fluxfarm up` starts its own.",
     )
+    broker_url: SecretStr = Field(
+        SecretStr(""),
+        alias="FLUXFARM_BROKER_URL",
+        description=(
+            "RabbitMQ for the tickets, as `amqp://user:password@host/vhost`, in quorum queues. Empty: `REDIS_URL`, "
+            "which limits and previews need all the same."
+        ),
+    )
     data_dir: Path = Field(
         Path(".fluxfarm"),
         alias="FLUXFARM_DATA_DIR",

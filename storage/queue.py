@@ -1,4 +1,4 @@
-"""Celery over Redis or Valkey: it carries tickets, and a ticket is the id of a job or a delivery, nothing else."""
+"""Celery over Valkey or RabbitMQ: it carries tickets, and a ticket is the id of a job or a delivery, nothing else."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from uuid import UUID
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis import Redis
 from redis.exceptions import RedisError
 
-from fluxfarm.errors import BrokerUnavailable
 from fluxfarm.settings import Settings
+from storage.broker import AMQP, open_broker
 
 TASK: Final = "fluxfarm.render"  #: its one argument is a job's uuid
 DELIVER: Final = "fluxfarm.deliver"  #: its one argument is the id of a webhook's delivery
@@ -31,18 +30,26 @@ def local_queue(model: str) -> str:
     return "local." + model.rpartition("/")[2]
 
 
-def configuration(redis_url: str) -> dict[str, Any]:
+def broker_url(settings: Settings) -> str:
+    """RabbitMQ where it is named, else Valkey."""
+    return settings.broker_url.get_secret_value() or settings.redis_url.get_secret_value()
+
+
+def configuration(url: str) -> dict[str, Any]:
     """Celery's settings, each chosen by measurement.
 
     Early acknowledgement and no prefetch: the lease recovers a job, not the broker, and with late acknowledgement a
     worker of more than one slot exits when the broker restarts (Celery 5.7.0). No result backend: the record is the
     result. Tickets are never scheduled: an ETA longer than the visibility timeout runs a task several times.
     """
+    rabbit = url.startswith(AMQP)
     return {
-        "broker_url": redis_url,
+        "broker_url": url,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_transport_options": {
+        "broker_transport_options": {"confirm_publish": True, "socket_timeout": 5, "connect_timeout": 2}
+        if rabbit
+        else {
             "visibility_timeout": 7200,
             "socket_timeout": 5,
             "socket_connect_timeout": 2,
@@ -56,12 +63,14 @@ def configuration(redis_url: str) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_acks_late": False,
         "worker_prefetch_multiplier": 1,
-        "worker_disable_prefetch": True,
+        "worker_disable_prefetch": not rabbit,  # RabbitMQ has no such thing: a slot holds one ticket more
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_send_task_events": True,
         "task_send_sent_event": True,
         "task_publish_retry": False,
         "task_create_missing_queues": True,
+        "task_create_missing_queue_type": "quorum" if rabbit else "classic",
+        "task_default_queue_type": "quorum" if rabbit else "classic",
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "timezone": "UTC",
@@ -71,7 +80,7 @@ def configuration(redis_url: str) -> dict[str, Any]:
 def make_app(settings: Callable[[], Settings], include: tuple[str, ...] = ()) -> Celery:
     """The Celery application; its settings are read when they are first needed, not at import."""
     app = Celery("fluxfarm", set_as_current=False, include=include)
-    app.add_defaults(lambda: configuration(settings().redis_url.get_secret_value()))
+    app.add_defaults(lambda: configuration(broker_url(settings())))
     return app
 
 
@@ -80,7 +89,7 @@ class Queue:
 
     def __init__(self, settings: Settings) -> None:
         """Connects on the first send."""
-        url = settings.redis_url.get_secret_value()
+        url = broker_url(settings)
         self._app = Celery("fluxfarm", set_as_current=False)
         self._app.conf.update(configuration(url))
         self._app.conf.broker_transport_options = {
@@ -89,7 +98,7 @@ class Queue:
             "socket_connect_timeout": PUBLISH_TIMEOUT,
             "max_retries": 0,  # ``retry=False`` does not reach kombu's own loop, which tries for 6 s
         }
-        self._redis = Redis.from_url(url, socket_timeout=PUBLISH_TIMEOUT, socket_connect_timeout=PUBLISH_TIMEOUT)
+        self._broker = open_broker(url, PUBLISH_TIMEOUT)
         self._down_until = 0.0
 
     def enqueue(self, queue: str, uuid: UUID) -> bool:
@@ -117,21 +126,13 @@ class Queue:
         Raises:
             BrokerUnavailable: it does not answer.
         """
-        try:
-            found = self._redis.llen(queue)
-        except (RedisError, OSError) as error:
-            raise BrokerUnavailable("The broker does not answer.", retry_after=2.0) from error
-        assert isinstance(found, int)
-        return found
+        return self._broker.depth(queue)
 
     def check(self) -> None:
         """Raise BrokerUnavailable unless the broker answers."""
-        try:
-            self._redis.ping()
-        except (RedisError, OSError) as error:
-            raise BrokerUnavailable("The broker does not answer.", retry_after=2.0) from error
+        self._broker.check()
 
     def close(self) -> None:
         """Give the connections back."""
         self._app.close()
-        self._redis.close()
+        self._broker.close()

@@ -1,4 +1,4 @@
-"""Programs that a test needs and pip alone does not bring: kubectl, promtool, npm, chromium, S3 servers."""
+"""Programs that a test needs and pip alone does not bring: kubectl, promtool, npm, chromium, S3 servers, RabbitMQ."""
 
 from __future__ import annotations
 
