@@ -91,6 +91,7 @@ def _attempt(attempt: Attempt) -> AttemptRecord:
         effective=attempt.effective,
         ignored=attempt.ignored,
         parameters={name: Parameter.model_validate(one) for name, one in (attempt.parameters or {}).items()},
+        device=attempt.device,
         batch=None if attempt.batch is None else Batch.model_validate(attempt.batch),
         timings=attempt.timings,
         cost=attempt.cost,

@@ -12,6 +12,9 @@ from pydantic_settings import NoDecode
 from fluxfarm.sources import ModelSource, parse_sources
 from fluxfarm.tuning import Tuning
 
+Quantization = Literal["none", "fp8"]
+Compile = Literal["none", "regional"]
+ChannelsLast = Literal["auto", "on", "off"]
 S3Checksums = Literal["auto", "when_required", "when_supported"]
 
 
@@ -170,6 +173,33 @@ class Settings(Tuning):
     device: str = Field("auto", alias="FLUXFARM_DEVICE", description="`auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", alias="FLUXFARM_DTYPE", description="`auto` is bfloat16 on a GPU and float32 on a CPU."
+    )
+    quantization: Quantization = Field(
+        "none",
+        alias="FLUXFARM_QUANTIZATION",
+        description=(
+            "`fp8` does the transformer's products in 8 bits, faster and a little different; it needs torchao and a "
+            "GPU of compute capability 8.9 or more."
+        ),
+    )
+    compile: Compile = Field(
+        "none",
+        alias="FLUXFARM_COMPILE",
+        description="`regional` compiles the transformer's blocks at a worker's start: minutes first, faster then.",
+    )
+    attention: str = Field(
+        "auto",
+        alias="FLUXFARM_ATTENTION",
+        pattern=r"^[a-z0-9_]{1,40}$",
+        description=(
+            "Attention backend by diffusers' name; `auto` times those that are installed when a model is loaded, and "
+            "keeps torch's own (`native`) unless another is 3 % faster."
+        ),
+    )
+    channels_last: ChannelsLast = Field(
+        "auto",
+        alias="FLUXFARM_CHANNELS_LAST",
+        description="Memory layout of the VAE: `auto` is `on` on an NVIDIA GPU.",
     )
     slots: int = Field(
         3,

@@ -255,6 +255,7 @@ class Attempt(Base):
     model: Mapped[str | None]  #: that it rendered with; not the job's where the caller allowed another
     route: Mapped[dict[str, Any] | None]  #: why this provider: the candidates and the choice
     parameters: Mapped[dict[str, Any] | None]  #: what a remote provider did with each, where it is not passed through
+    device: Mapped[dict[str, Any] | None]  #: how its kernels were set, and what it took of the device
     batch: Mapped[dict[str, Any] | None]  #: position and size in the call that drew it, and whose turn it was
     timings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     cost: Mapped[Decimal | None]

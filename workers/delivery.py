@@ -114,6 +114,7 @@ def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
         cost=drawn.cost,
         provider=drawn.provider,
         calls=drawn.calls,
+        device=drawn.device,
         batch=drawn.batch,
     )
     if not _settle(held, lambda: _finish(worker, held, outcome)):

@@ -33,6 +33,7 @@ from workers import pipeline_loading
 from workers.pipeline_batch import Call, Frame, Member, OnStep, frames
 from workers.pipeline_embeddings import Embeddings
 from workers.pipeline_failures import forget, translate
+from workers.pipeline_kernels import Kernels
 from workers.pipeline_loras import LoraFile, Loras
 from workers.pipeline_previews import OnPreview
 from workers.pipeline_prompts import PromptEncoder
@@ -114,7 +115,7 @@ class Pipeline:
     """One model in memory; safe to share between threads, which draw one after another.
 
     ``revision`` names the weights (a hub commit, or a hash of the folder), ``device`` and ``dtype`` are those in use,
-    ``class_name`` is the diffusers class.
+    ``class_name`` is the diffusers class, ``tuned`` how its kernels are set, for the record.
     """
 
     def __init__(self, loaded: pipeline_loading.Loaded, embeddings: Embeddings | None = None) -> None:
@@ -123,6 +124,7 @@ class Pipeline:
         self.device = loaded.device
         self.dtype = loaded.dtype
         self.class_name = loaded.class_name
+        self.tuned = loaded.tuned
         self._pipe: Any = loaded.pipe
         weights = f"{loaded.class_name} {loaded.revision} {loaded.dtype} {loaded.device}"
         self._prompts = PromptEncoder(loaded.pipe, loaded.class_name, weights, embeddings or Embeddings(OWN_EMBEDDINGS))
@@ -141,6 +143,7 @@ class Pipeline:
         allow_downloads: bool = False,
         embeddings: Embeddings | None = None,
         keep_words: bool = False,
+        kernels: Kernels | None = None,
     ) -> Self:
         """Load a ``Flux2Pipeline`` or ``Flux2KleinPipeline`` from a folder, or from a hub id with a pinned revision.
 
@@ -159,6 +162,7 @@ class Pipeline:
                 dtype=dtype,
                 allow_downloads=allow_downloads,
                 keep_words=keep_words,
+                kernels=kernels or Kernels(),
             ),
             embeddings,
         )

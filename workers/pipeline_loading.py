@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from fluxfarm.errors import DeviceLost, ModelUnavailable, OutOfMemory
 from workers.pipeline_failures import forget, one_line, translate
+from workers.pipeline_kernels import Kernels, prepare_allocator, tune
 from workers.pipeline_prompts import PromptEncoder
 from workers.pipeline_trimming import trim
 
@@ -51,6 +52,7 @@ class Loaded:
     revision: str
     device: str
     dtype: str
+    tuned: dict[str, str]
 
 
 def load(
@@ -61,6 +63,7 @@ def load(
     dtype: str,
     allow_downloads: bool,
     keep_words: bool = False,
+    kernels: Kernels,
 ) -> Loaded:
     """Load a pipeline; see ``Pipeline.load`` for the parameters.
 
@@ -77,8 +80,9 @@ def load(
     failure: ModelUnavailable | OutOfMemory | DeviceLost
     try:
         pipe = _load_pipe(folder, class_name, device, dtype, keep_words=keep_words)
+        tuned = tune(pipe, kernels, device)
         _try_out(folder, pipe, class_name)
-        return Loaded(pipe, class_name, revision or folder_revision(folder), device, dtype)
+        return Loaded(pipe, class_name, revision or folder_revision(folder), device, dtype, tuned)
     except ModelUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  # safetensors, tokenizers and accelerate raise bare Exceptions
@@ -88,6 +92,11 @@ def load(
             failure = OutOfMemory(f"{device} has no room for the model in {folder}: take a larger device.")
         elif isinstance(meaning, DeviceLost):
             failure = meaning
+        elif type(error).__module__.startswith("torch._dynamo"):
+            failure = ModelUnavailable(
+                f"FLUXFARM_COMPILE=regional cannot be had here ({type(error).__name__}: {one_line(str(error))}): "
+                "install a C++ compiler, or set it to none."
+            )
         elif isinstance(error, ImportError):  # PixtralProcessor, of dev, needs torchvision
             failure = ModelUnavailable(f"To load {folder}, install what is missing here: {one_line(str(error))}.")
         else:
@@ -102,6 +111,7 @@ def prepare() -> None:
     take 2 to 14 times as long (measured, 2 cores); asleep they cost little. It must be said before torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_allocator()
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 

@@ -41,6 +41,17 @@ def _utilisation(torch: Any, device: str) -> float | None:
         return None
 
 
+def watts(device: str) -> float | None:
+    """The power that the GPU draws now; None: no GPU in use, or the driver does not tell."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not device.startswith("cuda") or not torch.cuda.is_initialized():
+        return None
+    try:
+        return float(torch.cuda.power_draw(device)) / 1000
+    except Exception:  # noqa: BLE001 - as above
+        return None
+
+
 def resident() -> int:
     """Bytes of memory that this process holds; on systems without ``/proc`` the most that it ever held."""
     try:

@@ -46,7 +46,7 @@ FINISH = text(
     closed AS (
         UPDATE attempts
            SET status = 'SUCCESS', ended_at = now(), timings = CAST(:timings AS jsonb), model_revision = :revision,
-               cost = :cost, swept = true,
+               cost = :cost, swept = true, device = CAST(:device AS jsonb),
                batch = CASE WHEN CAST(:batch AS jsonb) IS NOT NULL
                             THEN coalesce(attempts.batch, '{}') || CAST(:batch AS jsonb) END
           FROM done WHERE job_uuid = done.uuid AND number = :attempt
@@ -101,6 +101,7 @@ class Outcome:
     cost: Decimal = Decimal(0)  #: USD that the tenant is charged
     provider: str = "local"
     calls: Mapping[UUID, Decimal] = field(default_factory=dict)  #: paid calls that made the images, with their cost
+    device: Mapping[str, str | float] | None = None  #: how its kernels were set, and what it took of the device
     batch: Mapping[str, int] | None = None  #: position and size, where a call drew more than one picture
 
 
@@ -208,6 +209,7 @@ def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
             "cost": outcome.cost,
             "seconds": outcome.timings.get("render", 0.0),
             "message": deliveries.new_id(),
+            "device": None if outcome.device is None else json.dumps(dict(outcome.device)),
             "batch": None if outcome.batch is None else json.dumps(dict(outcome.batch)),
             "channel": JOB_CHANGED,
         },

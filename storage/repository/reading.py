@@ -20,8 +20,8 @@ ATTEMPTS: Final = literal_column(
     """(SELECT coalesce(json_agg(json_build_object(
            'number', number, 'provider', provider, 'worker', worker, 'model_revision', model_revision, 'status', status,
            'seeds', seeds, 'effective', effective, 'ignored', ignored, 'model', model, 'route', route,
-           'parameters', parameters, 'batch', batch, 'timings', timings, 'cost', cost::text, 'error', error,
-           'swept', swept, 'started_at', started_at, 'ended_at', ended_at) ORDER BY number), '[]')
+           'parameters', parameters, 'batch', batch, 'device', device, 'timings', timings, 'cost', cost::text,
+           'error', error, 'swept', swept, 'started_at', started_at, 'ended_at', ended_at) ORDER BY number), '[]')
           FROM attempts WHERE job_uuid = jobs.uuid)""",
     JSON,
 ).label("attempts_json")

@@ -74,6 +74,9 @@ def test_a_job_becomes_images_of_the_exact_size(worker: RenderWorker, database: 
     assert set(attempt.timings) == {"queue", "load", "render", "encode", "upload"}
     assert attempt.model_revision is not None
     assert attempt.effective["width"] == 101
+    assert attempt.device is not None
+    assert attempt.device["attention"] == "native"
+    assert attempt.device["peakMemoryBytes"] > 2**20
 
 
 def test_the_same_seed_is_the_same_picture(worker: RenderWorker, database: Database, tenant: Tenant) -> None:

@@ -29,6 +29,7 @@ class Drawn:
     seeds: tuple[int, ...] | None = None  #: where they are not the request's
     provider: str = "local"
     cost: Decimal = Decimal(0)  #: USD that the tenant is charged for what is not settled yet
+    device: Mapping[str, str | float] | None = None  #: how its kernels were set, and what it took of the device
     batch: Mapping[str, int] | None = None  #: position and size in the call, where it drew more than one picture
     calls: Mapping[UUID, Decimal] = field(default_factory=dict)  #: paid calls to be closed with the attempt
 

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -23,11 +23,12 @@ from fluxfarm.request import RenderRequest
 from fluxfarm.settings import Settings
 from fluxfarm.sources import ModelSource
 from storage.queue import local_queue
-from workers import metrics
+from workers import meter, metrics
 from workers.leases import Held
 from workers.pipeline import Drawing, Pipeline
 from workers.pipeline_batch import Member, OnStep
 from workers.pipeline_embeddings import Embeddings
+from workers.pipeline_kernels import Kernels
 from workers.pipeline_loras import LoraFile
 from workers.pipeline_previews import OnPreview
 from workers.pipeline_small import ensure_small
@@ -159,10 +160,12 @@ class LocalProvider:
             pipeline = self.residents.take(request.model)
             loaded = time.perf_counter() - started
             self._watchdog.alive()
-            pipeline.draw_together(members, self.most(request))
-            self._draw_starved(pipeline, request.model, members)
+            with meter.watching(pipeline.device) as looks:
+                pipeline.draw_together(members, self.most(request))
+                self._draw_starved(pipeline, request.model, members)
         metrics.TOGETHER.observe(len(members))
-        return [member.failure or self._drawn(member, pipeline, loaded) for member in members]
+        device: dict[str, str | float] = {**pipeline.tuned, **looks.told()}
+        return [member.failure or self._drawn(member, pipeline, loaded, device) for member in members]
 
     def _draw_starved(self, pipeline: Pipeline, slug: str, members: Sequence[Member]) -> None:
         """Once more, each alone, those for which there was no room while other models stood around."""
@@ -180,13 +183,14 @@ class LocalProvider:
 
         return step
 
-    def _drawn(self, member: Member, pipeline: Pipeline, loaded: float) -> Drawn:
+    def _drawn(self, member: Member, pipeline: Pipeline, loaded: float, device: Mapping[str, str | float]) -> Drawn:
         price = self._settings.gpu_second_price
         return Drawn(
             images=list(member.images),
             revision=pipeline.revision,
             timings={"load": loaded, "render": member.seconds},
             cost=(price * Decimal(str(round(member.seconds, 4)))).quantize(SMALLEST) if price else Decimal(0),
+            device=device,
             batch={"position": member.position, "size": member.size} if member.size > 1 else None,
         )
 
@@ -207,15 +211,18 @@ class LocalProvider:
         source = self._sources.get(slug)
         if source is None:
             raise ModelUnavailable(f"This worker does not serve {slug}; FLUXFARM_MODELS names what it renders.")
-        return Pipeline.load(
+        pipeline = Pipeline.load(
             self._place(source),
             revision=source.revision,
             device=self._settings.device,
             dtype=self._settings.dtype,
             allow_downloads=self._settings.allow_downloads,
+            kernels=Kernels.from_settings(self._settings),
             embeddings=self._embeddings,
             keep_words=self._settings.own_upsampling and not self._settings.upsampling_url,
         )
+        meter.show(pipeline.device)
+        return pipeline
 
     def _place(self, source: ModelSource) -> Path | str:
         if source.folder is not None:
