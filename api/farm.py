@@ -30,6 +30,7 @@ from storage.polls import Polls
 from storage.previews import Previews
 from storage.provenance import Provenance
 from storage.queue import Queue
+from storage.replica import Replica
 from storage.sealing import Sealer
 from storage.signing_identity import identity
 
@@ -45,6 +46,7 @@ class Farm:
 
     settings: Settings
     database: Database
+    replica: Replica  #: for lists
     polls: Polls
     queue: Queue
     dispatcher: Dispatcher
@@ -76,6 +78,7 @@ class Farm:
         return cls(
             settings=settings,
             database=database,
+            replica=Replica(settings, database),
             polls=Polls(settings.database_url),
             queue=queue,
             dispatcher=Dispatcher(database, queue, window=settings.window),
@@ -101,6 +104,7 @@ class Farm:
     def close(self) -> None:
         """Give every connection back."""
         self.database.close()
+        self.replica.close()
         self.queue.close()
         self.previews.close()
         self.rates.close()

@@ -27,6 +27,11 @@ class Settings(Tuning):
         alias="DATABASE_URL",
         description="PostgreSQL, as `postgresql://user:password@host/name`. Empty: `fluxfarm up` starts its own.",
     )
+    replica_url: SecretStr = Field(
+        SecretStr(""),
+        alias="FLUXFARM_REPLICA_URL",
+        description="A standby of that PostgreSQL that answers lists, some moments late. Empty: the primary does.",
+    )
     redis_url: SecretStr = Field(
         SecretStr(""),
         alias="REDIS_URL",

@@ -152,7 +152,9 @@ def list_jobs(farm: FarmPart, secret: Secret, wanted: Annotated[Listing, Query()
     )
     with farm.database.statements() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        page = jobs.list_page(session, key.tenant_id, only, before=before, limit=wanted.limit)
+    page = farm.replica.read(
+        lambda session: jobs.list_page(session, key.tenant_id, only, before=before, limit=wanted.limit)
+    )
     records = [ai_record(farm, job) for job in page.jobs]
     return reply(JobPage(data=records, next_cursor=make_cursor(page.next_before)))
 

@@ -109,7 +109,9 @@ def list_predictions(
     before = read_cursor(cursor)
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        page = jobs.list_page(session, key.tenant_id, jobs.Filter(), before=before, limit=PER_PAGE)
+    page = farm.replica.read(
+        lambda session: jobs.list_page(session, key.tenant_id, jobs.Filter(), before=before, limit=PER_PAGE)
+    )
     following = make_cursor(page.next_before)
     here = f"{farm.settings.base_url}{PREFIX}/predictions"
     return JSONResponse(
