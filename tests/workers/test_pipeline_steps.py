@@ -11,6 +11,7 @@ from fluxfarm.acceleration import Acceleration, skipped_steps
 from fluxfarm.errors import Canceled
 from tests.workers.pipeline_drawings import counted, drawing, pixels, quietly
 from workers.pipeline import Pipeline
+from workers.pipeline_batch import Member
 from workers.pipeline_steps import left_out
 
 
@@ -103,3 +104,18 @@ def test_batch_mates_never_change_a_picture(klein: Pipeline) -> None:
 def test_fewer_steps_than_can_be_left_out_are_all_computed(klein: Pipeline) -> None:
     assert pixels(klein, steps=4, acceleration="high") == pixels(klein, steps=4)
     klein.draw(drawing(steps=1, acceleration="regular"), quietly)
+
+
+def test_a_member_that_is_stopped_changes_nothing_of_the_others_acceleration(klein: Pipeline) -> None:
+    def stop(done: int, _total: int) -> None:
+        if done == 4:  # the next step would be left out
+            raise Canceled("enough")
+
+    fast = {"steps": 8, "acceleration": "high"}
+    kept = Member(drawing(**fast), quietly)
+    stopped = Member(drawing(prompt="sale", seeds=(9,), **fast), stop)
+    klein.draw_together([kept, stopped], most=2)
+    assert isinstance(stopped.failure, Canceled)
+    assert kept.size == 2
+    (alone,) = pixels(klein, **fast)
+    assert max(abs(one - other) for one, other in zip(kept.images[0].tobytes(), alone, strict=True)) <= 1
