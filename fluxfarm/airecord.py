@@ -69,7 +69,7 @@ class AttemptRecord(_Part):
     effective: dict[str, Any]
     ignored: list[str]
     parameters: dict[str, Parameter] = {}  #: what became of each that was sent, where it was not simply passed through
-    device: dict[str, str | float] | None = None  #: kernels in use, and the memory, load and power that it took
+    device: dict[str, Any] | None = None  #: kernels in use, and the memory, load and power that it took
     batch: Batch | None = None  #: null: the pictures were drawn one by one
     timings: dict[str, float]  #: seconds: queue, load, encode_prompt, render, first_byte, encode, upload
     cost: Usd | None
