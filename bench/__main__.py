@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import campaign, dashboard, dispatch, overhead, traffic
+from bench import batches, campaign, dashboard, dispatch, overhead, traffic
 from bench.farms import running_farm
 from bench.plot import log_log
 from fluxfarm.catalog import KLEIN_SMALL
@@ -32,6 +32,17 @@ def show_overhead() -> Table:
         for found in overhead.measure(client, Path(models)):
             figures = (found.bare, found.farm, found.ratio, found.worst)
             table.add_row(found.load.name, *(f"{figure:.3f}" for figure in figures))
+    return table
+
+
+def show_batches() -> Table:
+    """Several pictures a call, and kept embeddings; one thread of torch."""
+    table = Table("what", "images/s", "images a second of the processor", "gain", title="Batches and embeddings")
+    with tempfile.TemporaryDirectory() as models:
+        for found in batches.measure(Path(models)):
+            table.add_row(
+                found.what, f"{found.per_second:.2f}", f"{found.per_processor_second:.2f}", f"{found.gain:.2f}"
+            )
     return table
 
 
@@ -105,6 +116,7 @@ def show_dashboard() -> Table:
 
 SHOWS: dict[str, Callable[[], Table]] = {
     "overhead": show_overhead,
+    "batches": show_batches,
     "traffic": show_traffic,
     "dispatch": show_dispatch,
     "campaign": show_campaign,
