@@ -115,7 +115,8 @@ class Pipeline:
     """One model in memory; safe to share between threads, which draw one after another.
 
     ``revision`` names the weights (a hub commit, or a hash of the folder), ``device`` and ``dtype`` are those in use,
-    ``class_name`` is the diffusers class, ``tuned`` how its kernels are set, for the record.
+    ``class_name`` is the diffusers class, ``tuned`` how its kernels are set, for the record,
+    ``memory`` the bytes that it took of the device when it was loaded.
     """
 
     def __init__(self, loaded: pipeline_loading.Loaded, embeddings: Embeddings | None = None) -> None:
@@ -126,7 +127,8 @@ class Pipeline:
         self.class_name = loaded.class_name
         self.tuned = loaded.tuned
         self._pipe: Any = loaded.pipe
-        weights = f"{loaded.class_name} {loaded.revision} {loaded.dtype} {loaded.device}"
+        self.memory = loaded.memory
+        weights = f"{loaded.class_name} {loaded.revision} {loaded.dtype} {loaded.device} {sorted(loaded.tuned.items())}"
         self._prompts = PromptEncoder(loaded.pipe, loaded.class_name, weights, embeddings or Embeddings(OWN_EMBEDDINGS))
         self._loras = Loras(loaded.pipe)
         self._lock = threading.Lock()
@@ -166,13 +168,6 @@ class Pipeline:
             ),
             embeddings,
         )
-
-    @property
-    def memory(self) -> int:
-        """Bytes that its weights take on the device, as they lie there."""
-        parts = (self._opened().transformer, self._pipe.text_encoder, self._pipe.vae)
-        tensors = {id(tensor): tensor for part in parts for tensor in (*part.parameters(), *part.buffers())}
-        return sum(tensor.nbytes for tensor in tensors.values())
 
     @property
     def guidance_kind(self) -> Literal["embedded", "cfg", "fixed"]:

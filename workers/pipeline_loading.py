@@ -53,6 +53,7 @@ class Loaded:
     device: str
     dtype: str
     tuned: dict[str, str]
+    memory: int  #: bytes that the device gave for it
 
 
 def load(
@@ -78,11 +79,13 @@ def load(
     folder, revision = _find(folder_or_hub, revision, allow_downloads=allow_downloads)
     class_name = _check_folder(folder)
     failure: ModelUnavailable | OutOfMemory | DeviceLost
+    before = _allocated()
     try:
         pipe = _load_pipe(folder, class_name, device, dtype, keep_words=keep_words)
         tuned = tune(pipe, kernels, device)
         _try_out(folder, pipe, class_name)
-        return Loaded(pipe, class_name, revision or folder_revision(folder), device, dtype, tuned)
+        memory = _allocated() - before if device.startswith("cuda") else _size(pipe)
+        return Loaded(pipe, class_name, revision or folder_revision(folder), device, dtype, tuned, memory)
     except ModelUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  # safetensors, tokenizers and accelerate raise bare Exceptions
@@ -102,6 +105,20 @@ def load(
         else:
             failure = _broken(folder, f"{type(error).__name__}: {one_line(str(error).replace(f'{folder}/', ''))}")
     raise failure
+
+
+def _allocated() -> int:
+    """Bytes that live tensors take on all GPUs; quantised ones tell of themselves what they were before."""
+    import torch
+
+    return sum(torch.cuda.memory_allocated(number) for number in range(torch.cuda.device_count()))
+
+
+def _size(pipe: Any) -> int:
+    """Bytes of the weights, for devices that count nothing."""
+    parts = (pipe.transformer, pipe.text_encoder, pipe.vae)
+    tensors = {id(tensor): tensor for part in parts for tensor in (*part.parameters(), *part.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def prepare() -> None:
