@@ -11,6 +11,7 @@ import pytest
 
 from bench import gpu_steps
 from bench.gpu import main, measured_elsewhere
+from bench.gpu_case import measure
 from bench.gpu_shapes import Case
 from fluxfarm.acceleration import Acceleration, skipped_steps
 
@@ -37,7 +38,9 @@ def test_the_whole_way_of_the_gpu_bench_on_a_cpu(tmp_path: Path, capsys: pytest.
 
 def test_a_case_has_a_process_of_its_own_and_a_time_box() -> None:
     tiny = Case("tiny", "cpu", precision="fp32", size=64, steps=8)
-    assert measured_elsewhere(replace(tiny, seconds=0.0))["said"] == "out of time after step 1 of 2; the box is 0 s"
+    assert measure(replace(tiny, seconds=0.0))["said"] == "out of time after step 1 of 2; the box is 0 s"
+    assert measured_elsewhere(replace(tiny, precision="fp8"))["said"] == "fp8 needs an NVIDIA GPU"
+    assert measured_elsewhere(replace(tiny, seconds=-29.9))["said"] == "ended after 0 s: out of time"
 
 
 def test_it_needs_nothing_of_the_farm() -> None:
