@@ -10,11 +10,11 @@ ENV PATH=/venv/bin:$PATH
 WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY fluxfarm fluxfarm
-RUN pip install -c constraints.txt .
+RUN pip install -c constraints.txt ".[tracing]"
 
 # torch comes as the package index builds it for this platform: on Linux the one for CUDA.
 FROM build AS build-gpu
-RUN pip install -c constraints.txt ".[local]"
+RUN pip install -c constraints.txt ".[local,tracing]"
 
 FROM python:${PYTHON} AS runtime
 LABEL org.opencontainers.image.title="Fluxfarm" \

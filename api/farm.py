@@ -19,6 +19,7 @@ from fluxfarm import outbound, webhooks
 from fluxfarm.outbound import Outlet
 from fluxfarm.remotes import Remotes
 from fluxfarm.settings import Settings
+from fluxfarm.tracing import Tracing
 from storage.board import Board
 from storage.database import Database
 from storage.delivery import Delivery
@@ -65,6 +66,7 @@ class Farm:
     provenance: Provenance  #: reads what pictures say of their making
     rates: Rates
     open_calls: OpenCalls
+    tracing: Tracing
     fetch: Fetch  #: the picture behind a stranger's URL
     pictures: CapacityLimiter  #: threads for what may take seconds: fetching and redrawing pictures
 
@@ -97,6 +99,7 @@ class Farm:
             provenance=Provenance(identity(settings)),
             rates=Rates(settings, database),
             open_calls=OpenCalls(settings),
+            tracing=Tracing.from_settings(settings, "api"),
             fetch=fetch or partial(fetch_picture, settings),
             pictures=CapacityLimiter(PICTURE_THREADS),
         )
@@ -110,6 +113,7 @@ class Farm:
         self.rates.close()
         self.gates.close()
         self.store.close()
+        self.tracing.close()
 
 
 def fetch_picture(settings: Settings, url: str) -> bytes:

@@ -19,6 +19,7 @@ from api.errors import error_response
 from api.limits import Standing
 from api.metrics import NO_ROUTE
 from fluxfarm.errors import InternalError, NotFound
+from fluxfarm.tracing import OFF, Span
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS: Final = {
@@ -62,7 +63,8 @@ class Replies:
         if outgoing.head:
             inner["method"] = "GET"
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        span = _begin(scope)
+        with structlog.contextvars.bound_contextvars(request_id=request_id), span.inside():
             try:
                 await self._answer(inner, receive, outgoing.send)
             except (ClientDisconnect, _HeadDoneError):
@@ -75,7 +77,7 @@ class Replies:
                 with suppress(_HeadDoneError):
                     await error_response(error, inner)(inner, receive, outgoing.send)
             finally:
-                _close(inner, outgoing.status, time.perf_counter() - started)
+                _close(inner, outgoing.status, time.perf_counter() - started, span)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if "\0" in scope["path"]:  # no name holds it, and the database takes no text with it
@@ -84,7 +86,16 @@ class Replies:
         await self._app(scope, receive, send)
 
 
-def _close(scope: Scope, status: int, seconds: float) -> None:
+def _begin(scope: Scope) -> Span:
+    """The span of a call that may make a job; its name says only the method until the route is known."""
+    farm = getattr(scope["app"].state, "farm", None)
+    if farm is None or scope["method"] != "POST":
+        return OFF
+    span: Span = farm.tracing.begin("POST", "SERVER", parent=Headers(scope=scope).get("traceparent"))
+    return span
+
+
+def _close(scope: Scope, status: int, seconds: float, span: Span) -> None:
     farm = getattr(scope["app"].state, "farm", None)
     if farm is None:
         return
@@ -93,6 +104,8 @@ def _close(scope: Scope, status: int, seconds: float) -> None:
     if status:  # 0: the caller went away before a reply began
         route = getattr(scope.get("route"), "path", NO_ROUTE)
         farm.metrics.count(scope["method"], route, status, seconds)
+        span.answered(scope["method"], route, status)
+    span.end()
 
 
 class _Outgoing:

@@ -362,26 +362,6 @@ class Settings(Tuning):
     flower_port: int = Field(
         5555, alias="FLUXFARM_FLOWER_PORT", ge=0, le=65535, description="Port of Flower; 0 takes a free one."
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", alias="FLUXFARM_LOG_LEVEL", description="How much the processes say."
-    )
-    log_json: bool = Field(False, alias="FLUXFARM_LOG_JSON", description="One JSON object a line, for collectors.")
-    metrics_port: int = Field(
-        0,
-        alias="FLUXFARM_METRICS_PORT",
-        ge=0,
-        le=65535,
-        description="Port on which workers and scheduler show their metrics; 0: none. The API has `/metrics`.",
-    )
-    metrics_host: str = Field("127.0.0.1", alias="FLUXFARM_METRICS_HOST", description="Address of that port.")
-    metrics_token: SecretStr = Field(
-        SecretStr(""), alias="FLUXFARM_METRICS_TOKEN", description="Bearer token that `/metrics` asks for. Empty: none."
-    )
-    alive_file: Path | None = Field(
-        None,
-        alias="FLUXFARM_ALIVE_FILE",
-        description="File that a worker or the scheduler touches while it lives, for `python -m workers.alive`.",
-    )
 
     # --- the client ----------------------------------------------------------------------------------------------
     url: str = Field("", alias="FLUXFARM_URL", description="Farm that the client and the CLI talk to.")

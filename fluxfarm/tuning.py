@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from fluxfarm.policies import Policies
+from fluxfarm.reporting import Reporting
 from fluxfarm.sizes import Size, parse_size
 
 
-class Tuning(Policies):
+class Tuning(Reporting):
     """A part of ``Settings``."""
 
     batch_size: int = Field(

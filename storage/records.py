@@ -188,6 +188,7 @@ class Job(Base):
     webhook_id: Mapped[str | None]  #: who is told of the end; no foreign key: an endpoint may go before its jobs
     revised_prompt: Mapped[str | None]  #: what an upsampler made of the prompt; every attempt renders this
     retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.uuid", ondelete="SET NULL"))  #: at most one each
+    traceparent: Mapped[str | None]  #: the call that made it, in W3C's form; NULL: no traces are kept
     attempt: Mapped[int] = mapped_column(server_default=text("0"))  #: number of starts; fences every later write
     worker_id: Mapped[UUID | None]
     lease_expires_at: Mapped[datetime | None]

@@ -31,7 +31,7 @@ from fluxfarm.remotes import LOCAL
 from storage.objects import attempt_prefix, object_key
 from storage.repository import attempts
 from storage.repository.attempts import Outcome
-from workers import metrics
+from workers import metrics, spans
 from workers.encoding import encode
 from workers.fallback import end_badly
 from workers.leases import Held
@@ -49,6 +49,13 @@ log = structlog.get_logger()
 
 def end(worker: RenderWorker, held: Held, drawn: Drawn | FluxfarmError) -> str:
     """Deliver what was drawn, or tell of what was not; the lease is let go of. Gives a word for Flower."""
+    with held.span.inside():
+        word = _end(worker, held, drawn)
+    held.span.end(None if word == JobState.SUCCESS else word)
+    return word
+
+
+def _end(worker: RenderWorker, held: Held, drawn: Drawn | FluxfarmError) -> str:
     try:
         if isinstance(drawn, FluxfarmError):
             raise drawn
@@ -95,6 +102,7 @@ def patiently(worker: RenderWorker, held: Held, call: Callable[[], Answer]) -> A
 
 def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
     """Encode, put and finish; the lease is kept all the while."""
+    drawn_at = time.time()
     timings = {"queue": round(held.claim.queued_seconds, 3), **drawn.timings, "encode": 0.0, "upload": 0.0}
     images: list[Stored] = []
     for n, picture in enumerate(drawn.images):
@@ -107,6 +115,7 @@ def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
                 seed = (drawn.seeds or held.claim.request.seeds)[n]
                 images.append(put(worker, held, n, picture, seed, timings))
     rounded = {name: round(seconds, 4) for name, seconds in timings.items()}
+    spans.phases(held.span, timings, drawn_at)
     outcome = Outcome(
         images=images,
         timings=rounded,

@@ -14,6 +14,7 @@ import structlog
 
 from fluxfarm.errors import Canceled, DatabaseUnavailable, LeaseLost, RenderError
 from fluxfarm.routing import RoutePlan
+from fluxfarm.tracing import OFF, Span
 from storage.database import Database, Session
 from storage.listening import Notice, listen
 from storage.repository import attempts, jobs
@@ -38,6 +39,7 @@ class Held:
     reported: tuple[int, int] | None = None
     stopped: RenderError | None = None
     plan: RoutePlan | None = None  #: what was weighed for this attempt, when it is a remote one
+    span: Span = OFF  #: of the attempt
     woken: threading.Event = field(default_factory=threading.Event)
 
     def on_step(self, step: int, steps: int) -> None:
@@ -109,9 +111,9 @@ class LeaseKeeper:
         self._ended.set()
         self._thread.join(timeout=5)
 
-    def hold(self, claim: Claim, claimed_at: float) -> Held:
+    def hold(self, claim: Claim, claimed_at: float, span: Span = OFF) -> Held:
         """Keep the lease of a fresh claim; ``claimed_at`` is the monotonic time from before the claim was sent."""
-        held = Held(claim, self._lease, renewed_at=claimed_at)
+        held = Held(claim, self._lease, renewed_at=claimed_at, span=span)
         with self._lock:
             self._held[claim.uuid, claim.attempt] = held
         return held

@@ -9,8 +9,9 @@ from uuid import UUID
 import structlog
 from PIL import Image as Pillow
 
-from fluxfarm.errors import DatabaseUnavailable, DeviceLost, FluxfarmError, NotFound, ReferenceGone
+from fluxfarm.errors import DatabaseUnavailable, DeviceLost, FluxfarmError, InternalError, NotFound, ReferenceGone
 from storage.repository import dispatch, followers
+from workers import spans
 from workers.delivery import DATABASE_PATIENCE, faults_as_errors, patiently, put
 from workers.leases import Held
 from workers.providers.drawn import Drawn, Stored
@@ -47,6 +48,7 @@ def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
     finally:
         for one in held:
             worker.leases.let_go(one)
+            one.span.end(InternalError.code)  # unless it ended as it should
     if any(isinstance(one, DeviceLost) for one in drawn):
         worker.provider.give_up_device()
     _send_next(worker, queue)
@@ -66,7 +68,8 @@ def _claim(worker: RenderWorker, queue: str, ticket: UUID) -> list[Held]:
             log.warning("claim_postponed", code=error.code)
             time.sleep(DATABASE_PATIENCE)
         else:
-            return [worker.leases.hold(claim, before) for claim in claims]
+            begun = [spans.begin(worker.tracing, claim, worker.provider.name) for claim in claims]
+            return [worker.leases.hold(claim, before, span) for claim, span in zip(claims, begun, strict=True)]
 
 
 def _hand_back(worker: RenderWorker, queue: str, ticket: UUID) -> str:
@@ -117,7 +120,7 @@ def _draw_one(worker: RenderWorker, held: Held) -> Drawn:
     def keep(n: int, picture: Pillow.Image, seed: int) -> Stored:
         return put(worker, held, n, picture, seed, {"encode": 0.0, "upload": 0.0})
 
-    with faults_as_errors():
+    with faults_as_errors(), held.span.inside():
         references = tuple(_reference(worker, held, key) for key in held.claim.request.references)
         provider = worker.provider
         if held.claim.request.prompt_upsampling and isinstance(provider, LocalProvider):  # others do it themselves

@@ -8,9 +8,10 @@ from typing import Final
 
 import structlog
 
-from fluxfarm.errors import DatabaseUnavailable, FluxfarmError
+from fluxfarm.errors import DatabaseUnavailable, FluxfarmError, InternalError
 from fluxfarm.outbound import Outlet, make_client, parse_url
 from fluxfarm.settings import Settings
+from fluxfarm.tracing import Attributes, Tracing
 from fluxfarm.webhooks import OUTLET, SCHEDULE, delay, delivered, pause
 from storage.database import Database
 from storage.notifier import Notifier
@@ -52,6 +53,7 @@ class WebhookSender:
         self._teller = Teller(settings, self._sealer)
         self.settings = settings
         self._pulse = alive.Pulse(settings)
+        self._tracing = Tracing.from_settings(settings, "webhooks")
 
     def handle(self, delivery_id: str) -> str:
         """Send the delivery if it is due; gives a word for Flower, never an address."""
@@ -60,6 +62,20 @@ class WebhookSender:
             message = deliveries.claim(session, delivery_id, self.lease)
         if message is None:
             return NOTHING
+        span = self._tracing.begin("webhook", "CLIENT", parent=message.traceparent, told=_told(message))
+        error: str | None = InternalError.code
+        try:
+            with span.inside():
+                word, answer = self._carry_out(message, until)
+            if answer.status is not None:
+                span.tell({"http.response.status_code": answer.status})
+            error = answer.error
+        finally:
+            span.end(error)
+        return word
+
+    def _carry_out(self, message: Message, until: float) -> tuple[str, Answer]:
+        """Send it and write down what came of it; gives the word as well."""
         if message.tries > len(SCHEDULE):
             answer, asked = Answer(ms=0, error=SENDER_LOST, detail="Its senders died each time."), None
         else:
@@ -68,7 +84,7 @@ class WebhookSender:
         metrics.WEBHOOKS.labels(word).inc()
         log.info("webhook_sent", delivery=message.id, attempt=message.number, status=answer.status, result=word)
         self.notifier.hurry(message.endpoint_id)
-        return word
+        return word, answer
 
     def send(self, message: Message) -> tuple[Answer, str | None]:
         """One POST; what came of it, and the receiver's ``Retry-After``. The body of the reply is not read."""
@@ -134,6 +150,13 @@ class WebhookSender:
         self.queue.close()
         self.database.close()
         self._teller.close()
+        self._tracing.close()
+
+
+def _told(message: Message) -> Attributes:
+    """What a trace says of it; never where it goes, as that may hold a secret."""
+    told = {"fluxfarm.webhook.id": message.id, "http.request.method": "POST"}
+    return told if message.number == 1 else told | {"http.request.resend_count": message.number - 1}
 
 
 def _word(word: str, counts: bool) -> str:

@@ -15,6 +15,7 @@ import structlog
 
 from fluxfarm.errors import DatabaseUnavailable, FluxfarmError
 from fluxfarm.settings import Settings
+from fluxfarm.tracing import Tracing
 from storage.database import Database
 from storage.dispatcher import Dispatcher
 from storage.notifier import Notifier
@@ -65,6 +66,7 @@ class RenderWorker:
         self.notifier = Notifier(self.database, self.queue)
         self.provenance = open_provenance(settings)
         self._couriers = ThreadPoolExecutor(COURIERS, "couriers")
+        self.tracing = Tracing.from_settings(settings, "worker")
         self.safety = Safety(settings, self.database)
         self.previews = PreviewSender(Previews(settings.redis_url))
         self.provider: Renderer = (
@@ -187,3 +189,4 @@ class RenderWorker:
         self.previews.close()
         self.queue.close()
         self.database.close()
+        self.tracing.close()

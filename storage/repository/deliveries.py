@@ -101,7 +101,7 @@ CLAIM: Final = text(
     SELECT claimed.id, claimed.attempts, claimed.tries, claimed.type, claimed.created_at, claimed.error_code,
            endpoint.id AS endpoint_id, endpoint.tenant_id, endpoint.url, endpoint.form, endpoint.secrets,
            now() AS now,
-           jobs.uuid AS job_uuid, jobs.model, jobs.campaign, jobs.external_id,
+           jobs.uuid AS job_uuid, jobs.model, jobs.campaign, jobs.external_id, jobs.traceparent,
            held.id AS campaign_id, held.name AS campaign_name
       FROM claimed JOIN webhook_endpoints AS endpoint ON endpoint.id = claimed.endpoint_id
       LEFT JOIN jobs ON jobs.uuid = claimed.job_uuid
@@ -167,6 +167,7 @@ class Message:
     body: dict[str, Any]
     job: Job | None
     now: datetime
+    traceparent: str | None  #: of the call that made its job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +236,7 @@ def claim(session: Session, delivery_id: str, lease: float) -> Message | None:
         body={"type": row.type, "timestamp": milliseconds(row.created_at), "data": data},
         job=job,
         now=row.now,
+        traceparent=row.traceparent,
     )
 
 

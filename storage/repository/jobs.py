@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 
+from fluxfarm import tracing
 from fluxfarm.airecord import Problem
 from fluxfarm.costs import gpu_seconds
 from fluxfarm.errors import Conflict, ExternalIdTaken, NotFound
@@ -52,6 +53,7 @@ class NewJob:
     external_id: str | None = None
     retry_of: UUID | None = None
     webhook_id: str | None = None
+    traceparent: str | None = field(default_factory=tracing.current)  #: of the call that makes it
 
     @property
     def stands_alone(self) -> bool:
@@ -180,6 +182,7 @@ def plain(new: NewJob) -> dict[str, Any]:
         "external_id": new.external_id,
         "retry_of": new.retry_of,
         "webhook_id": new.webhook_id,
+        "traceparent": new.traceparent,
         "deadline": new.deadline,
         "steps": request.steps * request.n,
     }

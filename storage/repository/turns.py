@@ -42,7 +42,8 @@ CLAIM: Final = """
                lease_expires_at = now() + make_interval(secs => :lease), run_after = NULL, dispatched_at = NULL
           FROM chosen WHERE jobs.uuid = chosen.uuid
         RETURNING jobs.uuid, jobs.tenant_id, jobs.attempt, jobs.request, jobs.gpu_seconds, jobs.webhook_id,
-                  jobs.model, jobs.campaign, jobs.route, jobs.deadline, jobs.revised_prompt, chosen.was_dispatched,
+                  jobs.model, jobs.campaign, jobs.route, jobs.deadline, jobs.revised_prompt, jobs.traceparent,
+                  chosen.was_dispatched,
                   extract(epoch FROM now() - jobs.created_at) AS queued_seconds
     ),
     started AS (
@@ -84,6 +85,7 @@ class Claim:
     campaign: str = ""
     route: RoutePlan | None = None  #: what was weighed when the job came; None: nobody but the farm's own workers
     deadline: datetime | None = None
+    traceparent: str | None = None  #: of the call that made the job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,7 @@ def claim_of(row: Any) -> Claim:
         campaign=row.campaign,
         route=None if row.route is None else RoutePlan.model_validate(row.route),
         deadline=row.deadline,
+        traceparent=row.traceparent,
     )
 
 

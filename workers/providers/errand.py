@@ -35,6 +35,7 @@ from storage.remote_records import RemoteCall
 from storage.repository import attempts, calls
 from storage.repository.accounts import OPERATOR
 from storage.repository.calls import Intent
+from workers import spans
 from workers.leases import Held
 from workers.providers.choice import choose
 from workers.providers.contract import Call, Finished, Ticket
@@ -98,6 +99,9 @@ class Errand:
         except FALLS_BACK:
             self._save_what_came()
             raise
+        finally:
+            for flight in self.flights:
+                flight.span.end("left_open")  # unless it ended; another attempt may follow the call
         return self._drawn()
 
     # --- submit --------------------------------------------------------------------------------------------------
@@ -147,6 +151,7 @@ class Errand:
         if not self._transact(lambda session: calls.intend(session, intent)):
             raise LeaseLost("Another attempt owns the job.")
         flight = Flight(nonce, images, renderer.adapter(remote.name), account, price)
+        flight.span = spans.call(self.held.span, remote.name, chosen.model, flight.images)
         self.flights.append(flight)
         try:
             self._receive(flight, flight.provider.submit(call, account))
@@ -217,6 +222,7 @@ class Errand:
             raise ProviderAccount(f"{call.provider} is no longer configured here.")
         account = self._transact(lambda session: self.renderer.account(session, remote, claim.tenant_id, own=own))
         flight = Flight(call.nonce, tuple(call.images), self.renderer.adapter(remote.name), account, call.price)
+        flight.span = spans.call(self.held.span, remote.name, call.model, flight.images)
         self.flights.append(flight)
         log.info("call_taken_over", job=str(claim.uuid), provider=call.provider, state=call.state)
         if call.ticket is not None:
@@ -281,6 +287,7 @@ class Errand:
         flight.fetch(self.held, request.width, request.height)
         self.renderer.gates.report(self._gate(flight), good=True)
         self.renderer.gates.leave(self._gate(flight), flight.nonce)
+        flight.span.end()
 
     def _report(self) -> None:
         request = self.held.claim.request
@@ -295,6 +302,7 @@ class Errand:
     ) -> None:
         """Close the call in the record, and tell the breaker whether it is the provider's fault."""
         flight.error = error
+        flight.span.end(error.code)
         gate, gates = self._gate(flight), self.renderer.gates
         problem = Problem(code=error.code, message=error.message, retryable=error.retryable)
         self._insist(lambda session: calls.failed(session, flight.nonce, problem, cost))

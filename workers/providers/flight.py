@@ -21,6 +21,7 @@ from fluxfarm.errors import (
     Unavailable,
     UnreachableUrl,
 )
+from fluxfarm.tracing import OFF, Span
 from workers.downloads import download, redraw
 from workers.leases import Held
 from workers.providers.contract import Account, Finished, Provider, RemotePicture, Running, Ticket
@@ -54,6 +55,7 @@ class Flight:
     pictures: dict[int, tuple[Image, int | None]] = field(default_factory=dict)
     first_byte: float | None = None
     error: ProviderError | None = None
+    span: Span = OFF
 
     @property
     def is_over(self) -> bool:
