@@ -76,7 +76,9 @@ def test_one_trace_leads_from_the_post_to_the_webhook(
         with calling(settings, api_key) as api:
             uuid = post(api, {"traceparent": CALLER}, webhook=open_.endpoint.id)
             assert api.get(f"/v1/jobs/{uuid}").json()["aiRecord"]["status"] == "QUEUED"
-        assert worker.handle(QUEUE, uuid) == "SUCCESS"
+        with capture_logs(processors=[merge_contextvars]) as lines:
+            assert worker.handle(QUEUE, uuid) == "SUCCESS"
+        assert [one["trace_id"] for one in lines if one["event"] == "job_finished"] == [CALLER[3:35]]
         worker.tracing.close()
         open_.settings = settings
         sender = open_.sender()
