@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -36,6 +36,7 @@ class Painter:
     device = "cpu"
     dtype = "float32"
     memory = 0
+    tuned: ClassVar[dict[str, str]] = {}
 
     def __init__(self, marks: Path) -> None:
         """``marks`` is a folder that survives this process."""
