@@ -38,7 +38,8 @@ Days = Annotated[int, Field(ge=0, le=36_500)]
 Hours = Annotated[int, Field(ge=0, le=876_000)]
 Weight = Annotated[float, Field(ge=0.001, le=1000)]
 Money = Annotated[float, Field(ge=0, le=1_000_000)]
-Denied = Annotated[list[Annotated[str, Field(min_length=1, max_length=LONGEST)]], Field(max_length=1000)]
+VISIBLE: Final = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+Denied = Annotated[list[Annotated[str, Field(max_length=LONGEST, pattern=VISIBLE)]], Field(max_length=1000)]
 Models = Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=100)]
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"])

@@ -42,7 +42,7 @@ def standby(postgres_url: str, database: Database) -> Iterator[Postgres]:
 def catch_up(database: Database, standby: Postgres) -> None:
     """Wait until the standby has all that is committed now."""
     with database.engine.connect() as connection:
-        place = connection.scalar(text("SELECT pg_current_wal_lsn()::text"))
+        place = connection.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
     follower = Database(SecretStr(standby.url), pool_size=1)
     replayed = text("SELECT pg_last_wal_replay_lsn() >= CAST(:place AS pg_lsn)")
     end = time.monotonic() + 20
