@@ -44,7 +44,7 @@ def whole(wired: tuple[Site, Wire]) -> Site:
 
 def test_a_short_absence_ends_in_a_commit(site: Site) -> None:
     """F16: shorter than the lease; the render goes on and its finish waits for the database."""
-    job = site.accept("short absence", steps=60)
+    job = site.accept("short absence", steps=50)
     site.running(job)
     site.restart_postgres()
     site.succeeds(job)
