@@ -65,7 +65,7 @@ class Contestant(Protocol):
 
 
 class BareLoop:
-    """The pipeline in a loop; nothing can be faster."""
+    """The pipeline in a loop, one picture after the other."""
 
     name = "bare loop"
 
