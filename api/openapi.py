@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 from api.auth import API_KEY, needed
 from api.dialects.cloudflare import CloudflareRun
 from api.dialects.fal import FalInput
-from api.dialects.native import NewJob
+from api.dialects.native_body import NewJob
 from api.dialects.native_errors import ProblemDetails
 from api.dialects.one_min import Feature
 from api.dialects.openai import ImagesCall

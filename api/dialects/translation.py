@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.dialects.native import PromptObject, read_request
+from api.dialects.native import read_request
+from api.dialects.native_body import PromptObject
 from api.order import Inline, Order, Source
 from api.strict import read
 from fluxfarm.catalog import ModelProfile

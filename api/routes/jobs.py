@@ -17,7 +17,8 @@ from pydantic.alias_generators import to_camel
 from api.airecords import CURSOR, JobPage, JobReply, ai_record, make_cursor, read_cursor
 from api.auth import Secret, allowed
 from api.bodies import JsonBody, parse_json
-from api.dialects.native import EXAMPLES, read_order
+from api.dialects.native import read_order
+from api.dialects.native_body import EXAMPLES
 from api.errors import problems
 from api.farm import Farm, FarmPart
 from api.idempotency import Guard, IdempotencyKey, digest

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from api.dialects.native import EXAMPLES
+from api.dialects.native_body import EXAMPLES
 from api.routes import keys, retries
 from fluxfarm.airecord import AiRecord
 from tests.api.samples import Hand, body

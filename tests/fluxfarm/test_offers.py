@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.native import PromptObject
+from api.dialects.native_body import PromptObject
 from fluxfarm.catalog import DEV, FLEX, KLEIN_4B, KLEIN_9B, MAX, MODELS, PRO, find_model
 from fluxfarm.jobs import JobType
 from fluxfarm.offers import KINDS, OFFERS, Behaviour, Offer, find_offer, offers_for, openai_offers
