@@ -21,6 +21,7 @@ from api.openapi import Methods, describer
 from api.replies import Replies
 from api.routes import (
     assets,
+    batch_files,
     batches,
     campaign_exports,
     campaign_reviews,
@@ -83,7 +84,7 @@ ROUTERS = (
     health,
     metrics,
 )
-OPENAI = (images, models, batches)  #: also below ``/openai``, where Lumenfall's users have them
+OPENAI = (images, models, batch_files, batches)  #: also below ``/openai``, where Lumenfall's users have them
 DIALECTS = (one_min, cloudflare, fal_requests, fal, replicate, replicate_files, replicate_delivery)
 
 
