@@ -144,16 +144,14 @@ def _lifespan(
         to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
         logging.getLogger("uvicorn.access").addFilter(_without_query)
         farm = app.state.farm = Farm.open(settings, fetch, outlet)
-        tasks = (
-            asyncio.create_task(farm.changes.listen(), name="listen"),
-            asyncio.create_task(farm.open_calls.share(), name="share"),
-        )
+        listening = asyncio.create_task(farm.changes.listen(), name="listen")
+        sharing = asyncio.create_task(farm.open_calls.share(), name="share")
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            listening.cancel()
+            farm.open_calls.close()
+            await asyncio.gather(listening, sharing, return_exceptions=True)
             await farm.polls.close()
             farm.close()
 

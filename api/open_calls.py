@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
@@ -43,6 +44,7 @@ class OpenCalls:
             url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, decode_responses=True
         )
         self._away = False
+        self._over = asyncio.Event()
 
     def enter(self, digest: bytes) -> str:
         """Count a call that begins; ``leave`` takes what this gives.
@@ -66,17 +68,24 @@ class OpenCalls:
             del self._here[key]
 
     async def share(self) -> None:
-        """Runs until it is cancelled: tells what is open here, and learns what is open elsewhere.
+        """Runs until ``close``: tells what is open here, and learns what is open elsewhere.
 
         An idle process does so, too: its first call must know of the others'. No error ends it, as nothing would begin
-        it again.
+        it again. It is not to be cancelled: a client of Valkey that is cancelled while it connects leaves its
+        connection behind.
         """
         try:
-            while True:
+            while not self._over.is_set():
                 await self._round()
-                await asyncio.sleep(ROUND)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ROUND):
+                        await self._over.wait()
         finally:
             await self._redis.aclose()
+
+    def close(self) -> None:
+        """End ``share`` after the round that it is in."""
+        self._over.set()
 
     async def _round(self) -> None:
         try:

@@ -68,12 +68,7 @@ def create_tenant(
     json: Json = False,
 ) -> None:
     """Make a tenant; `fluxfarm keys create --tenant ID --scope admin` gives it a key."""
-    kept = {
-        "promptDays": prompt_days,
-        "referenceHours": reference_hours,
-        "resultDays": result_days,
-        "recordDays": record_days,
-    }
+    kept = _kept(prompt_days, reference_hours, result_days, record_days)
     policy = _policy(weight, commercial, model, max_running, rate_limit, kept)
     with client_of(context) as client:
         made = client.create_tenant(name, policy)
@@ -97,12 +92,7 @@ def change_tenant(
     json: Json = False,
 ) -> None:
     """Change what is named; the rest stays."""
-    kept = {
-        "promptDays": prompt_days,
-        "referenceHours": reference_hours,
-        "resultDays": result_days,
-        "recordDays": record_days,
-    }
+    kept = _kept(prompt_days, reference_hours, result_days, record_days)
     policy = _policy(weight, commercial, model, max_running, rate_limit, kept)
     with client_of(context) as client:
         changed = client.change_tenant(tenant, policy)
@@ -122,7 +112,7 @@ def _policy(
     model: list[str] | None,
     max_running: int | None,
     rate_limit: int | None,
-    kept: dict[str, int | None],
+    retention: dict[str, int | None],
 ) -> dict[str, Any]:
     """What was named, as the API has it."""
     limits = {"maxRunning": max_running, "rateLimit": rate_limit}
@@ -130,10 +120,21 @@ def _policy(
     policy = {name: value for name, value in policy.items() if value is not None} | _limits(limits)
     if model:
         policy["models"] = None if model == ["all"] else model
-    retention = {name: None if value == AS_THE_FARM else value for name, value in kept.items() if value is not None}
     if retention:
         policy["retention"] = retention
     return policy
+
+
+def _kept(
+    prompt_days: int | None, reference_hours: int | None, result_days: int | None, record_days: int | None
+) -> dict[str, int | None]:
+    named = {
+        "promptDays": prompt_days,
+        "referenceHours": reference_hours,
+        "resultDays": result_days,
+        "recordDays": record_days,
+    }
+    return {name: None if value == AS_THE_FARM else value for name, value in named.items() if value is not None}
 
 
 def _limits(values: dict[str, int | None]) -> dict[str, int | None]:

@@ -208,8 +208,8 @@ def test_no_word_of_another_process_ends_the_rounds(settings: Settings, monkeypa
             with pytest.raises(TooManyRequests):
                 idle.enter(key)
         finally:
-            sharing.cancel()
-            await asyncio.gather(sharing, return_exceptions=True)
+            idle.close()
+            await sharing
             await there._redis.aclose()
 
     asyncio.run(rounds())
