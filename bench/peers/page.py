@@ -41,7 +41,7 @@ def page(found: list[Found], rounds: int) -> str:
 
 {datetime.now(UTC):%Y-%m-%d}, `python -m bench.peers`, {machine()}, Python {sys.version.split()[0]}, torch
 {version("torch")}, diffusers {version("diffusers")}. Every server renders the same small FLUX.2 model with one
-thread of torch, one picture at a time, and hands out WebP; the farm signs its pictures as well.
+thread of torch and hands out WebP; the farm signs its pictures as well.
 
 ![pictures a second](pictures/peers.svg)
 
@@ -59,8 +59,8 @@ The farm's is all of it: PostgreSQL, Valkey, API, scheduler, worker, Flower. Sta
 ## A crash
 
 {CRASHED} pictures of {LONG[0]} px are asked for at once; two seconds later what renders gets a SIGKILL and is
-started again. Nobody sends a job a second time. Whether the farm renders a job twice visibly is counted in
-`docs/reliability.md`: never.
+started again. Nobody sends a job a second time. What the farm promises of jobs that are rendered twice, and the test that
+shows it, stand in [reliability.md](reliability.md).
 
 | | lost | rendered twice | next picture after, s |
 |---|---|---|---|
@@ -96,7 +96,7 @@ def _overhead(one: Found, bare: float) -> tuple[str, ...]:
 
 
 def _crash(peer: Contestant, crash: Crash) -> tuple[str, ...]:
-    twice = "0 visibly" if crash.twice is None else f"{crash.twice}"
+    twice = "not counted" if crash.twice is None else f"{crash.twice}"
     return _title(peer), f"{crash.lost}", twice, "never" if crash.recovery is None else f"{crash.recovery:.1f}"
 
 
