@@ -19,6 +19,7 @@ from fluxfarm.errors import (
     Canceled,
     DatabaseUnavailable,
     FluxfarmError,
+    InternalError,
     LeaseLost,
     NotFound,
     ProviderError,
@@ -48,9 +49,17 @@ log = structlog.get_logger()
 
 
 def end(worker: RenderWorker, held: Held, drawn: Drawn | FluxfarmError) -> str:
-    """Deliver what was drawn, or tell of what was not; the lease is let go of. Gives a word for Flower."""
-    with held.span.inside():
-        word = _end(worker, held, drawn)
+    """Deliver what was drawn, or tell of what was not; the lease is let go of. Gives a word for Flower.
+
+    Whatever goes wrong here ends here: the others of a batch are delivered, and a job whose end could not even be told
+    comes back when its lease has run out.
+    """
+    try:
+        with held.span.inside():
+            word = _end(worker, held, drawn)
+    except Exception:
+        log.exception("delivery_fault", job=str(held.claim.uuid), attempt=held.claim.attempt)
+        word = InternalError.code
     held.span.end(None if word == JobState.SUCCESS else word)
     return word
 
@@ -102,23 +111,32 @@ def patiently(worker: RenderWorker, held: Held, call: Callable[[], Answer]) -> A
 
 def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
     """Encode, put and finish; the lease is kept all the while."""
+    with faults_as_errors():
+        outcome = _put_all(worker, held, drawn)
+        is_finished = _settle(held, lambda: _finish(worker, held, outcome))
+    if not is_finished:
+        raise LeaseLost("The job was finished or stopped elsewhere.")
+    metrics.finished(held.claim.request.model, worker.provider.name, len(outcome.images), outcome.timings)
+    log.info("job_finished", job=str(held.claim.uuid), attempt=held.claim.attempt, **outcome.timings)
+    return JobState.SUCCESS.value
+
+
+def _put_all(worker: RenderWorker, held: Held, drawn: Drawn) -> Outcome:
     drawn_at = time.time()
     timings = {"queue": round(held.claim.queued_seconds, 3), **drawn.timings, "encode": 0.0, "upload": 0.0}
     images: list[Stored] = []
     for n, picture in enumerate(drawn.images):
         held.check()
-        with faults_as_errors():
-            _look_at(worker, held, picture)
-            if isinstance(picture, dict):
-                images.append(_carry_over(worker, held, n, picture))
-            else:
-                seed = (drawn.seeds or held.claim.request.seeds)[n]
-                images.append(put(worker, held, n, picture, seed, timings))
-    rounded = {name: round(seconds, 4) for name, seconds in timings.items()}
+        _look_at(worker, held, picture)
+        if isinstance(picture, dict):
+            images.append(_carry_over(worker, held, n, picture))
+        else:
+            seed = (drawn.seeds or held.claim.request.seeds)[n]
+            images.append(put(worker, held, n, picture, seed, timings))
     spans.phases(held.span, timings, drawn_at)
-    outcome = Outcome(
+    return Outcome(
         images=images,
-        timings=rounded,
+        timings={name: round(seconds, 4) for name, seconds in timings.items()},
         model_revision=drawn.revision,
         cost=drawn.cost,
         provider=drawn.provider,
@@ -126,11 +144,6 @@ def _deliver(worker: RenderWorker, held: Held, drawn: Drawn) -> str:
         device=drawn.device,
         batch=drawn.batch,
     )
-    if not _settle(held, lambda: _finish(worker, held, outcome)):
-        raise LeaseLost("The job was finished or stopped elsewhere.")
-    metrics.finished(held.claim.request.model, worker.provider.name, len(images), rounded)
-    log.info("job_finished", job=str(held.claim.uuid), attempt=held.claim.attempt, **rounded)
-    return JobState.SUCCESS.value
 
 
 def _look_at(worker: RenderWorker, held: Held, picture: Pillow.Image | Stored) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy import text
 
 from fluxfarm.airecord import Problem
 from fluxfarm.catalog import DEV, KLEIN_4B, KLEIN_SMALL
-from fluxfarm.errors import StoreUnavailable
+from fluxfarm.errors import FluxfarmError, StoreUnavailable
 from fluxfarm.jobs import JobState
 from fluxfarm.settings import Settings
 from fluxfarm.sizes import Size
@@ -26,6 +27,8 @@ from storage.repository import attempts, jobs
 from tests.making import QUEUE, make_job, make_request, read_job
 from tests.workers.pipeline_drawings import counted, hooked
 from tests.workers.test_pipeline_batch import apart, fails
+from workers import delivery
+from workers.leases import Held
 from workers.pipeline import Pipeline
 from workers.providers.local import LocalProvider
 from workers.render import NOTHING
@@ -170,6 +173,35 @@ def test_one_upload_that_fails_fails_one_job(worker: RenderWorker, database: Dat
     worker.store.put = refuse  # type: ignore[method-assign]
     assert handle(worker, made[0]) == "SUCCESS, SUCCESS, SUCCESS, store_unavailable"
     assert states(database, made) == [JobState.SUCCESS] * 3 + [JobState.QUEUED]
+
+
+@pytest.mark.parametrize("even_its_failure", [False, True])
+def test_an_unforeseen_fault_at_the_end_of_one_is_nothing_to_the_others(
+    worker: RenderWorker, database: Database, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, *, even_its_failure: bool
+) -> None:
+    local(worker)._settings = worker.settings.model_copy(update={"batch_size": 8})
+    made = make(database, tenant, count=9)
+    finish, give_up = delivery._finish, delivery._give_up
+
+    def break_one(_worker: RenderWorker, held: Held, outcome: attempts.Outcome) -> bool:
+        if held.claim.uuid == made[0].uuid:
+            raise ValueError("nobody thought of this")
+        time.sleep(0.1)
+        return finish(_worker, held, outcome)
+
+    def break_too(_worker: RenderWorker, held: Held, error: FluxfarmError) -> str:
+        if even_its_failure:
+            raise ValueError("nor of this")
+        return give_up(_worker, held, error)
+
+    monkeypatch.setattr(delivery, "_finish", break_one)
+    monkeypatch.setattr(delivery, "_give_up", break_too)
+    word = "internal_error" if even_its_failure else "render_failed"
+    assert handle(worker, made[0]) == ", ".join([word] + ["SUCCESS"] * 7)
+    left = JobState.RUNNING if even_its_failure else JobState.QUEUED  # for another try
+    assert states(database, made) == [left] + [JobState.SUCCESS] * 7 + [JobState.QUEUED]
+    assert worker.leases._snapshot() == [], "what could not be told of runs out with its lease"
+    assert read_job(database, made[8]).dispatched_at is not None, "the next ticket is sent"
 
 
 NO_ROOM = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
