@@ -144,13 +144,13 @@ class RenderWorker:
 
     def handle(self, queue: str, ticket: UUID) -> str:
         """Render the job whose turn it is; gives a word for Flower, never a prompt."""
-        if self._leaves(queue, ticket):
+        if self._leaves(queue):
             time.sleep(PASS_PAUSE)
             self.queue.enqueue(queue, ticket)
             return PASSED_ON
         return render_next(self, queue, ticket)
 
-    def _leaves(self, queue: str, ticket: UUID) -> bool:
+    def _leaves(self, queue: str) -> bool:
         """Whether another worker has the model warm, so that waiting for it is cheaper than a load here."""
         model = self.provider.model_of(queue) if isinstance(self.provider, LocalProvider) else None
         if self._residents is None or model is None or model in self._residents.pipelines or self.retiring:
@@ -158,7 +158,7 @@ class RenderWorker:
         patience = self._residents.seconds(model) or PATIENCE
         try:
             with self.database.transaction() as session:
-                return workers.leave_to_the_warm(session, self.id, model, ticket, patience)
+                return workers.leave_to_the_warm(session, self.id, model, queue, patience)
         except DatabaseUnavailable:
             return False
 

@@ -30,12 +30,13 @@ PRESENT_SLOTS: Final = text(
 
 WARM_ELSEWHERE: Final = text(
     f"""
-    SELECT EXISTS (
-        SELECT FROM jobs JOIN workers ON jobs.queue = ANY (workers.queues)
-         WHERE jobs.uuid = :ticket AND jobs.status = 'QUEUED'
-           AND jobs.dispatched_at > now() - make_interval(secs => :patience)
-           AND workers.id <> :id AND :model = ANY (workers.warm)
-           AND heartbeat_at > now() - interval '30 seconds' AND {PRESENT})
+    SELECT coalesce(min(dispatched_at) > now() - make_interval(secs => :patience), false)
+           AND EXISTS (
+               SELECT FROM workers
+                WHERE workers.id <> :id AND :queue = ANY (workers.queues) AND :model = ANY (workers.warm)
+                  AND heartbeat_at > now() - interval '30 seconds' AND {PRESENT})
+      FROM jobs
+     WHERE queue = :queue AND status = 'QUEUED' AND dispatched_at IS NOT NULL
     """  # noqa: S608 - no value of anybody is in it
 )
 
@@ -109,12 +110,13 @@ def present_slots(session: Session, queue: str) -> int:
     return int(session.scalar(PRESENT_SLOTS, {"queue": queue, "alive": ALIVE}) or 0)
 
 
-def leave_to_the_warm(session: Session, worker_id: UUID, model: str, ticket: UUID, patience: float) -> bool:
-    """Whether a ticket is better left to another worker, that is there, takes from its queue and has the model warm.
+def leave_to_the_warm(session: Session, worker_id: UUID, model: str, queue: str, patience: float) -> bool:
+    """Whether a ticket is better left to another worker, that is there, takes from the queue and has the model warm.
 
-    Not for ever: a job that has had its ticket for ``patience`` seconds is worth a load.
+    The queue is asked and not the job that the ticket names, as a batch may have taken that along. Not for ever: a job
+    that has had a ticket for ``patience`` seconds is worth a load.
     """
-    found = session.scalar(WARM_ELSEWHERE, {"id": worker_id, "model": model, "ticket": ticket, "patience": patience})
+    found = session.scalar(WARM_ELSEWHERE, {"id": worker_id, "model": model, "queue": queue, "patience": patience})
     return bool(found)
 
 

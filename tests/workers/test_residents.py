@@ -15,16 +15,18 @@ from sqlalchemy import select, text
 
 from fluxfarm.catalog import KLEIN_SMALL, SMALL
 from fluxfarm.errors import OutOfMemory
+from fluxfarm.jobs import JobState
 from fluxfarm.settings import Settings
 from fluxfarm.sizes import Size
 from fluxfarm.sources import ModelSource
 from storage.database import Database
 from storage.records import Tenant, Worker
-from storage.repository import dispatch, workers
-from tests.making import QUEUE, make_job
+from storage.repository import dispatch, followers, workers
+from tests.making import QUEUE, claimant, make_job, make_request, read_job
 from tests.workers.pipeline_drawings import hooked
 from workers.pipeline import Pipeline
 from workers.providers.local import LocalProvider
+from workers.render import NOTHING
 from workers.residents import MIB, Residents
 from workers.worker import PASSED_ON, RenderWorker
 
@@ -184,6 +186,16 @@ def test_a_ticket_goes_to_the_worker_that_has_the_model_warm(
     with Redis.from_url(settings.redis_url.get_secret_value()) as redis:
         assert redis.llen(QUEUE) == 1, "the ticket is out again"
     assert warm.handle(QUEUE, job.uuid) == "SUCCESS"
+    assert cold.handle(QUEUE, job.uuid) == NOTHING, "nobody waits"
+    leader, follower, waiting = (make_job(database, tenant, request=make_request(seeds=(n,))) for n in range(3))
+    with database.transaction() as session:
+        assert dispatch.pick(session, QUEUE, 2) == [leader.uuid, follower.uuid]
+        taken = followers.take_together(session, QUEUE, leader.uuid, claimant(), lambda _: 2)
+        assert [claim.uuid for claim in taken] == [leader.uuid, follower.uuid]
+    assert cold.handle(QUEUE, follower.uuid) == PASSED_ON, "its job is taken, and stands for the one that waits"
+    assert provider(cold).residents.pipelines == {}
+    assert warm.handle(QUEUE, follower.uuid) == "SUCCESS"
+    assert read_job(database, waiting).status is JobState.SUCCESS
     late = make_job(database, tenant)
     with database.engine.begin() as connection:
         connection.execute(
@@ -197,7 +209,7 @@ def test_a_ticket_is_not_left_to_one_who_cannot_have_it(
     open_worker: Callable[..., RenderWorker], database: Database, tenant: Tenant, why: str
 ) -> None:
     worker = open_worker()
-    job = make_job(database, tenant)
+    make_job(database, tenant)
     with database.transaction() as session:
         dispatch.pick(session, QUEUE, 1)
         other = Worker(
@@ -215,4 +227,4 @@ def test_a_ticket_is_not_left_to_one_who_cannot_have_it(
         workers.register(session, other)
         session.flush()
         asked = uuid4()
-        assert not workers.leave_to_the_warm(session, asked, KLEIN_SMALL.slug, job.uuid, 60.0)
+        assert not workers.leave_to_the_warm(session, asked, KLEIN_SMALL.slug, QUEUE, 60.0)
