@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import structlog
@@ -252,7 +253,11 @@ class Pipeline:
 
     def _encode(self, member: Member) -> None:
         drawing = member.drawing
-        member.embedding = self._prompts.encode(drawing.prompt, drawing.max_sequence_length)
+        started = perf_counter()
+        try:
+            member.embedding = self._prompts.encode(drawing.prompt, drawing.max_sequence_length)
+        finally:
+            member.encoding += perf_counter() - started
 
     def _draw_frames(self, pipe: Any, together: list[Frame]) -> None:
         together = [frame for frame in together if frame.member.failure is None]
@@ -297,23 +302,24 @@ class Pipeline:
         """One call; names only, as the pipelines' first positional argument is ``image``."""
         drawing = together[0].member.drawing
         more: dict[str, Any] = {}
-        self._loras.want(drawing.loras)
-        if self._passes(drawing) > 1:
-            negative = self._prompts.encode("", drawing.max_sequence_length)
-            more["negative_prompt_embeds"] = _stacked([negative] * len(together))
-        with call.watched(), self._accelerated(pipe, drawing):
-            made = pipe(
-                prompt_embeds=_stacked([frame.member.embedding for frame in together]),
-                image=list(drawing.references) or None,
-                width=drawing.width,
-                height=drawing.height,
-                num_inference_steps=drawing.steps,
-                guidance_scale=drawing.guidance,
-                generator=[_generator(frame.seed) for frame in together],
-                callback_on_step_end=call.after_step,
-                callback_on_step_end_tensor_inputs=[],
-                **more,
-            )
+        with call.watched():
+            self._loras.want(drawing.loras)
+            if self._passes(drawing) > 1:
+                negative = self._prompts.encode("", drawing.max_sequence_length)
+                more["negative_prompt_embeds"] = _stacked([negative] * len(together))
+            with self._accelerated(pipe, drawing):
+                made = pipe(
+                    prompt_embeds=_stacked([frame.member.embedding for frame in together]),
+                    image=list(drawing.references) or None,
+                    width=drawing.width,
+                    height=drawing.height,
+                    num_inference_steps=drawing.steps,
+                    guidance_scale=drawing.guidance,
+                    generator=[_generator(frame.seed) for frame in together],
+                    callback_on_step_end=call.after_step,
+                    callback_on_step_end_tensor_inputs=[],
+                    **more,
+                )
         call.keep(made.images)
 
     def _passes(self, drawing: Drawing) -> int:

@@ -37,6 +37,7 @@ class Member:
     on_preview: OnPreview | None = None
     images: list[Image] = field(default_factory=list)
     failure: FluxfarmError | None = None
+    encoding: float = 0.0  #: seconds of the device for its prompt
     seconds: float = 0.0  #: of the device, by its share of the pictures of each call
     position: int = 0  #: of its first picture in the call that drew it
     size: int = 1  #: pictures of that call

@@ -23,6 +23,7 @@ from storage.repository.turns import Claim
 
 BACKOFF_BASE = 2.0  #: seconds; the n-th retry waits up to BASE * 2**n, evenly spread (full jitter)
 BACKOFF_CAP = 60.0  #: seconds
+ON_DEVICE = ("encode_prompt", "render")  #: what of an attempt's timings are its GPU-seconds
 
 
 #: everything that a success changes, in one round trip; the last three learn from what it took
@@ -207,7 +208,7 @@ def finish(session: Session, claimed: Claim, outcome: Outcome) -> bool:
             "timings": json.dumps(dict(outcome.timings)),
             "revision": outcome.model_revision,
             "cost": outcome.cost,
-            "seconds": outcome.timings.get("render", 0.0),
+            "seconds": sum(outcome.timings.get(name, 0.0) for name in ON_DEVICE),
             "message": deliveries.new_id(),
             "device": None if outcome.device is None else json.dumps(dict(outcome.device)),
             "batch": None if outcome.batch is None else json.dumps(dict(outcome.batch)),

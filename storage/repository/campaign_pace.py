@@ -20,7 +20,8 @@ PACE: Final = text(
          ORDER BY finished_at DESC LIMIT :recent
     ),
     took AS (
-        SELECT (attempt.timings ->> 'render')::float / recent.gpu_seconds AS pace
+        SELECT (coalesce((attempt.timings ->> 'encode_prompt')::float, 0) + (attempt.timings ->> 'render')::float)
+               / recent.gpu_seconds AS pace
           FROM recent JOIN attempts AS attempt ON attempt.job_uuid = recent.uuid AND attempt.status = 'SUCCESS'
          WHERE attempt.timings ? 'render'
     )

@@ -150,7 +150,9 @@ def test_an_estimate_is_replaced_by_what_it_took(database: Database) -> None:
         turns[claim.tenant_id] += 1
         took = 3.0 if claim.tenant_id == wrong.id else 1.0
         with database.transaction() as session:
-            outcome = attempts.Outcome(images=[], timings={"render": took}, model_revision="r")
+            outcome = attempts.Outcome(
+                images=[], timings={"encode_prompt": took / 2, "render": took / 2}, model_revision="r"
+            )
             assert attempts.finish(session, claim, outcome)
     assert turns[wrong.id] == pytest.approx(6, abs=1)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fluxfarm.errors import Canceled, LoraUnusable
 from tests.workers.lora_files import make_lora
-from tests.workers.pipeline_drawings import counted, drawing, pixels
+from tests.workers.pipeline_drawings import counted, drawing, pixels, quietly
 from workers.pipeline import Pipeline
+from workers.pipeline_batch import Member
 from workers.pipeline_loras import LoraFile
 
 
@@ -43,6 +46,22 @@ def test_two_add_up(own: Pipeline, red: LoraFile, tmp_path: Path) -> None:
     one, other, both = (pixels(own, loras=loras) for loras in ((red,), (blue,), (red, blue)))
     assert len({*one, *other, *both}) == 3
     assert adapters(own) == ["lora0", "lora1"]
+
+
+def test_its_load_is_part_of_what_the_drawing_took(
+    own: Pipeline, red: LoraFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = own._pipe.load_lora_weights
+
+    def slowly(*what: Any, **how: Any) -> None:
+        time.sleep(0.3)
+        load(*what, **how)
+
+    monkeypatch.setattr(own._pipe, "load_lora_weights", slowly)
+    member = Member(drawing(loras=(red,)), quietly)
+    own.draw_together([member])
+    assert member.failure is None
+    assert member.seconds >= 0.3
 
 
 def test_the_next_job_is_the_models_own_also_after_a_stop(own: Pipeline, red: LoraFile) -> None:

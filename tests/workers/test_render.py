@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from storage.repository import attempts, jobs, workers
 from tests.making import QUEUE, make_job, make_request, read_job, state
 from tests.workers.drawing import handle, klein_worker, local_provider, stored
 from tests.workers.lora_files import make_lora
+from tests.workers.pipeline_drawings import hooked
 from workers.pipeline import Pipeline
 from workers.render import NOTHING
 from workers.worker import RenderWorker
@@ -71,12 +73,25 @@ def test_a_job_becomes_images_of_the_exact_size(worker: RenderWorker, database: 
         with Image.open(io.BytesIO(worker.store.get(image.object_key))) as picture:
             assert (picture.size, picture.format) == ((101, 67), "PNG")
     (attempt,) = found.attempts
-    assert set(attempt.timings) == {"queue", "load", "render", "encode", "upload"}
+    assert set(attempt.timings) == {"queue", "load", "encode_prompt", "render", "encode", "upload"}
     assert attempt.model_revision is not None
     assert attempt.effective["width"] == 101
     assert attempt.device is not None
     assert attempt.device["attention"] == "native"
     assert attempt.device["peakMemoryBytes"] > 2**20
+
+
+def test_reading_the_prompt_is_timed_and_paid(
+    worker: RenderWorker, klein: Pipeline, database: Database, tenant: Tenant
+) -> None:
+    local_provider(worker)._settings = worker.settings.model_copy(update={"gpu_second_price": Decimal(1)})
+    job = make_job(database, tenant, request=make_request(prompt="a prompt that nobody has read before"))
+    with hooked(klein._pipe.text_encoder.model, lambda *_: time.sleep(0.3)):
+        assert handle(worker, job) == "SUCCESS"
+    (attempt,) = read_job(database, job).attempts
+    read, drew = attempt.timings["encode_prompt"], attempt.timings["render"]
+    assert read >= 0.3
+    assert float(attempt.cost or 0) == pytest.approx(read + drew, abs=2e-4)
 
 
 def test_the_same_seed_is_the_same_picture(worker: RenderWorker, database: Database, tenant: Tenant) -> None:

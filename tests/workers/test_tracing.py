@@ -37,7 +37,7 @@ from workers.pipeline import Pipeline
 from workers.worker import RenderWorker
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"  # of the specification
-PHASES = ["load", "render", "encode", "upload"]
+PHASES = ["load", "encode_prompt", "render", "encode", "upload"]
 Start = Callable[[Settings], RenderWorker]
 
 

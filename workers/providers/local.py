@@ -185,11 +185,12 @@ class LocalProvider:
 
     def _drawn(self, member: Member, pipeline: Pipeline, loaded: float, device: Mapping[str, str | float]) -> Drawn:
         price = self._settings.gpu_second_price
+        spent = Decimal(str(round(member.encoding + member.seconds, 4)))
         return Drawn(
             images=list(member.images),
             revision=pipeline.revision,
-            timings={"load": loaded, "render": member.seconds},
-            cost=(price * Decimal(str(round(member.seconds, 4)))).quantize(SMALLEST) if price else Decimal(0),
+            timings={"load": loaded, "encode_prompt": member.encoding, "render": member.seconds},
+            cost=(price * spent).quantize(SMALLEST) if price else Decimal(0),
             device=device,
             batch={"position": member.position, "size": member.size} if member.size > 1 else None,
         )
