@@ -150,7 +150,7 @@ class Pipeline:
     ) -> Self:
         """Load a ``Flux2Pipeline`` or ``Flux2KleinPipeline`` from a folder, or from a hub id with a pinned revision.
 
-        ``keep_words`` keeps the part of the text encoder that only ``upsample`` needs.
+        ``keep_words`` keeps the part of the text encoder that only ``upsample`` needs, where the model can do that.
 
         Raises:
             ModelUnavailable: the weights are missing or broken, or the device is not there; says what to do.

@@ -287,6 +287,8 @@ def _load_pipe(folder: Path, class_name: str, device: str, dtype: str, *, keep_w
     import transformers
 
     libraries = {"diffusers": diffusers, "transformers": transformers}
+    pipeline_class = getattr(diffusers, class_name)
+    has_words = keep_words and hasattr(pipeline_class, "upsample_prompt")  # klein has no use for them
     parts: dict[str, Any] = {}
     for part in _WEIGHTED:
         library, name = PIPELINES[class_name][part]
@@ -302,11 +304,11 @@ def _load_pipe(folder: Path, class_name: str, device: str, dtype: str, *, keep_w
         wrong = [*missing, *(key for key, *_ in info["mismatched_keys"])]
         if wrong:  # the libraries fill these with random numbers and go on
             raise _broken(folder, f"in {part}/ {len(wrong)} weights are missing or misshapen, {wrong[0]} for one")
-        if part == "text_encoder" and not keep_words:
+        if part == "text_encoder" and not has_words:
             trim(model, class_name)
         # Each part moves before the next is read, so that host memory holds only the largest.
         parts[part] = model.to(device).eval()
-    pipe = getattr(diffusers, class_name).from_pretrained(folder, local_files_only=True, use_safetensors=True, **parts)
+    pipe = pipeline_class.from_pretrained(folder, local_files_only=True, use_safetensors=True, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

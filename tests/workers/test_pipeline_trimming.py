@@ -10,8 +10,13 @@ import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from transformers import Mistral3ForConditionalGeneration, PretrainedConfig, Qwen3ForCausalLM
 
+from fluxfarm.catalog import DEV, KLEIN_SMALL
+from fluxfarm.settings import Settings
+from fluxfarm.sources import ModelSource
+from storage.queue import local_queue
 from workers.pipeline import Pipeline
 from workers.pipeline_trimming import is_trimmed, trim
+from workers.providers.local import LocalProvider
 
 
 def with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
@@ -49,6 +54,17 @@ def test_the_embeddings_are_the_same_to_the_bit(
         with pytest.raises(IndexError):  # not one layer more could go
             pipe.encode_prompt("a red cat on a table")
     assert torch.equal(whole, trimmed)
+
+
+@pytest.mark.parametrize(("shape", "slug", "trimmed"), [("klein", KLEIN_SMALL.slug, True), ("dev", DEV.slug, False)])
+def test_by_default_only_a_model_that_rewrites_prompts_keeps_its_words(
+    request: pytest.FixtureRequest, settings: Settings, shape: str, slug: str, *, trimmed: bool
+) -> None:
+    assert settings.own_upsampling
+    source = ModelSource(slug, folder=request.getfixturevalue(f"{shape}_folder"))
+    provider = LocalProvider(settings.model_copy(update={"models": (source,)}), (local_queue(slug),))
+    assert is_trimmed(provider.residents.take(slug)._pipe.text_encoder) is trimmed
+    provider.close()
 
 
 def test_a_loaded_pipeline_is_trimmed_unless_its_words_are_wanted(dev_folder: Path, klein: Pipeline) -> None:
