@@ -84,7 +84,7 @@ class Residents:
         """``load`` puts a model on the device."""
         self.pipelines: OrderedDict[str, Pipeline] = OrderedDict()
         self.loading: Loading | None = None
-        self.changed: Callable[[], None] = lambda: None  #: told when a load begins and ends
+        self.changed: Callable[[], None] = lambda: None  #: told when a load begins and ends, and when a model goes
         self._settings = settings
         self._load = load
         self._loads = Loads(settings.data_dir)
@@ -99,7 +99,10 @@ class Residents:
         """
         pipeline = self.pipelines.get(slug)
         if pipeline is None:
-            return self._bring(slug)
+            try:
+                return self._bring(slug)
+            finally:
+                self.changed()
         self.pipelines.move_to_end(slug)
         return pipeline
 
@@ -147,7 +150,6 @@ class Residents:
             seconds=round(load.seconds, 2),
             bytes=load.bytes,
         )
-        self.changed()
         return pipeline
 
     def _load_with_room(self, slug: str) -> Pipeline:
@@ -177,3 +179,4 @@ class Residents:
     def _drop(self, slug: str, reason: str) -> None:
         log.info("model_unloaded", model=slug, reason=reason)
         self.pipelines.pop(slug).close()
+        self.changed()

@@ -14,7 +14,7 @@ from redis import Redis
 from sqlalchemy import select, text
 
 from fluxfarm.catalog import KLEIN_SMALL, SMALL
-from fluxfarm.errors import OutOfMemory
+from fluxfarm.errors import ModelUnavailable, OutOfMemory
 from fluxfarm.jobs import JobState
 from fluxfarm.settings import Settings
 from fluxfarm.sizes import Size
@@ -147,6 +147,28 @@ def test_a_load_is_seen_from_outside_and_so_is_what_is_warm(
     worker._warm_up()
     assert seen == [("loading", [], KLEIN_SMALL.slug)]
     assert (row().state, row().warm, row().loading) == ("ready", [KLEIN_SMALL.slug], None)
+
+
+def test_a_load_that_fails_and_a_model_that_goes_are_seen_at_once(
+    open_worker: Callable[..., RenderWorker], database: Database, klein: Pipeline, own: Pipeline
+) -> None:
+    worker = open_worker()
+    provider(worker)._sources[KLEIN_SMALL.slug] = ModelSource(KLEIN_SMALL.slug, folder=Path("nowhere"))
+    residents = provider(worker).residents
+
+    def row() -> tuple[str, list[str], str | None]:
+        with database.transaction() as session:
+            found = session.scalars(select(Worker).where(Worker.id == worker.id)).one()
+            return found.state, found.warm, found.loading
+
+    before = row()
+    with pytest.raises(ModelUnavailable):
+        residents.take(KLEIN_SMALL.slug)
+    assert row() == before == ("starting", [], None)
+    residents.pipelines |= {"kept": klein, "other": own}
+    assert residents.keep_only("kept")
+    assert row()[1] == ["kept"]
+    residents.pipelines.clear()
 
 
 def test_nothing_is_claimed_until_every_size_was_drawn(open_worker: Callable[..., RenderWorker]) -> None:
