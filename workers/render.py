@@ -110,7 +110,8 @@ def _draw(worker: RenderWorker, held: list[Held]) -> list[Drawn | FluxfarmError]
 def _refusal(worker: RenderWorker, held: Held) -> FluxfarmError | None:
     """Why the job is not drawn with the others."""
     try:
-        worker.safety.check_prompt(held.claim)
+        with faults_as_errors(), held.span.inside():
+            worker.safety.check_prompt(held.claim)
     except FluxfarmError as error:
         return error
     return None

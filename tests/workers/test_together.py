@@ -24,6 +24,7 @@ from fluxfarm.sources import ModelSource
 from storage.database import Database
 from storage.records import Job, Tenant
 from storage.repository import attempts, jobs
+from storage.repository.turns import Claim
 from tests.making import QUEUE, make_job, make_request, read_job
 from tests.workers.pipeline_drawings import counted, hooked
 from tests.workers.test_pipeline_batch import apart, fails
@@ -173,6 +174,19 @@ def test_one_upload_that_fails_fails_one_job(worker: RenderWorker, database: Dat
     worker.store.put = refuse  # type: ignore[method-assign]
     assert handle(worker, made[0]) == "SUCCESS, SUCCESS, SUCCESS, store_unavailable"
     assert states(database, made) == [JobState.SUCCESS] * 3 + [JobState.QUEUED]
+
+
+def test_an_unforeseen_fault_of_one_prompts_check_is_nothing_to_the_others(
+    worker: RenderWorker, database: Database, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(database, tenant)
+
+    def check(claim: Claim) -> None:
+        if claim.uuid == made[1].uuid:
+            raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(worker.safety, "check_prompt", check)
+    assert handle(worker, made[0]) == "SUCCESS, render_failed, SUCCESS, SUCCESS"
 
 
 @pytest.mark.parametrize("even_its_failure", [False, True])
