@@ -33,7 +33,7 @@ class Loras:
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
-        self._loaded: tuple[tuple[Path, int, int], ...] = ()
+        self._loaded: tuple[tuple[Path, int, int], ...] | None = ()  #: None: something broke, and nobody knows
 
     def want(self, wanted: tuple[LoraFile, ...]) -> None:
         """Have exactly these on the pipeline; none leaves the model as it came, to the bit.
@@ -52,12 +52,14 @@ class Loras:
 
     def clear(self) -> None:
         """Take all off."""
+        self._loaded = None
         if self._pipe.get_list_adapters():  # a file of the wrong width leaves an empty list, and its layers
             self._pipe.unload_lora_weights()
         self._loaded = ()
 
     def _load(self, wanted: tuple[LoraFile, ...], files: tuple[tuple[Path, int, int], ...]) -> None:
         failure: FluxfarmError | None = None
+        self._loaded = None
         for index, lora in enumerate(wanted):
             try:
                 self._load_one(lora, f"{_PREFIX}{index}")

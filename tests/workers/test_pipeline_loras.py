@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fluxfarm.errors import Canceled, LoraUnusable
+from fluxfarm.errors import Canceled, LoraUnusable, RenderFailed
 from tests.workers.lora_files import make_lora
 from tests.workers.pipeline_drawings import counted, drawing, pixels, quietly
 from workers.pipeline import Pipeline
@@ -75,14 +75,35 @@ def test_the_next_job_is_the_models_own_also_after_a_stop(own: Pipeline, red: Lo
     assert pixels(own) == plain
 
 
-def test_a_file_is_read_once_for_jobs_in_a_row_and_again_when_it_has_changed(own: Pipeline, red: LoraFile) -> None:
+def test_one_that_could_not_be_taken_off_at_once_is_taken_off_before_the_next_job(
+    own: Pipeline, red: LoraFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = pixels(own)
+    bad = LoraFile("bad", tmp_path / "bad.safetensors", 1.0)
+    bad.path.write_bytes(b"garbage")
+
+    def refuse() -> None:
+        raise RuntimeError("not now")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(own._pipe, "unload_lora_weights", refuse)
+        with pytest.raises(RenderFailed):
+            pixels(own, loras=(red, bad))
+    assert adapters(own) == ["lora0"]
+    assert pixels(own) == plain
+    assert adapters(own) == []
+
+
+def test_a_file_is_read_once_for_jobs_in_a_row_and_again_when_it_has_changed(
+    own: Pipeline, red: LoraFile, tmp_path: Path
+) -> None:
+    changed = make_lora(tmp_path / "changed.safetensors", own._pipe.transformer, seed=3)
     before = pixels(own, loras=(red,))
     layer = own._pipe.transformer.transformer_blocks[0].attn.to_q
     with counted(layer) as passes:
         assert pixels(own, loras=(red,)) == before
     assert passes  # the same layer, so it was not loaded anew
-    own._loras.clear()
-    make_lora(red.path, own._pipe.transformer, seed=3)
+    changed.replace(red.path)
     os.utime(red.path, ns=(1, 1))
     assert pixels(own, loras=(red,)) != before
 
