@@ -36,7 +36,8 @@ def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
     try:
         with worker.provider.turn():
             if worker.retiring:
-                return _hand_back(worker, queue, ticket)
+                hand_back(worker, queue, ticket)  # another worker has it
+                return NOTHING
             held = _claim(worker, queue, ticket)
             if not held:
                 return NOTHING
@@ -72,11 +73,10 @@ def _claim(worker: RenderWorker, queue: str, ticket: UUID) -> list[Held]:
             return [worker.leases.hold(claim, before, span) for claim, span in zip(claims, begun, strict=True)]
 
 
-def _hand_back(worker: RenderWorker, queue: str, ticket: UUID) -> str:
-    """The process was told to stop while this slot waited for the device: let another worker have the ticket."""
+def hand_back(worker: RenderWorker, queue: str, ticket: UUID) -> None:
+    """The ticket is not used and not at the broker either: a job waits for a new one."""
     with worker.database.transaction() as session:
         dispatch.return_ticket(session, queue, ticket)
-    return NOTHING
 
 
 def _draw_rewritten(worker: RenderWorker, held: Held) -> Drawn | FluxfarmError:

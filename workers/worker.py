@@ -34,7 +34,7 @@ from workers.previews import PreviewSender
 from workers.providers.drawn import Drawn, Renderer
 from workers.providers.local import LocalProvider
 from workers.providers.remote import RemoteRenderer
-from workers.render import render_next
+from workers.render import hand_back, render_next
 from workers.safety import Safety
 
 SPARE_CONNECTIONS: Final = 3  #: for the lease keeper and the start
@@ -146,7 +146,8 @@ class RenderWorker:
         """Render the job whose turn it is; gives a word for Flower, never a prompt."""
         if self._leaves(queue):
             time.sleep(PASS_PAUSE)
-            self.queue.enqueue(queue, ticket)
+            if not self.queue.enqueue(queue, ticket):
+                hand_back(self, queue, ticket)
             return PASSED_ON
         return render_next(self, queue, ticket)
 

@@ -207,6 +207,13 @@ def test_a_ticket_goes_to_the_worker_that_has_the_model_warm(
     assert provider(cold).residents.pipelines == {}
     with Redis.from_url(settings.redis_url.get_secret_value()) as redis:
         assert redis.llen(QUEUE) == 1, "the ticket is out again"
+    assert read_job(database, job).dispatched_at is not None
+    cold.queue._down_until = time.monotonic() + 60
+    assert cold.handle(QUEUE, job.uuid) == PASSED_ON
+    cold.queue._down_until = 0.0
+    assert read_job(database, job).dispatched_at is None, "without a broker it waits for a new one"
+    with database.transaction() as session:
+        assert dispatch.pick(session, QUEUE, 1) == [job.uuid]
     assert warm.handle(QUEUE, job.uuid) == "SUCCESS"
     assert cold.handle(QUEUE, job.uuid) == NOTHING, "nobody waits"
     leader, follower, waiting = (make_job(database, tenant, request=make_request(seeds=(n,))) for n in range(3))
