@@ -26,18 +26,22 @@ class Watchdog:
         self._armed = 0.0
 
     @contextmanager
-    def watching(self, on_step: OnStep) -> Iterator[OnStep]:
-        """Watch the block; the function that it gives is ``on_step`` with a sign of life before it."""
+    def watching(self) -> Iterator[None]:
+        """Watch the block."""
+        self._arm()
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def heard(self, on_step: OnStep) -> OnStep:
+        """The same function, with a sign of life before it."""
 
         def step(done: int, total: int) -> None:
             self.alive()
             on_step(done, total)
 
-        self._arm()
-        try:
-            yield step
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        return step
 
     def alive(self) -> None:
         """Something was done: wait the whole time again."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -171,7 +174,12 @@ def test_a_load_that_fails_and_a_model_that_goes_are_seen_at_once(
     residents.pipelines.clear()
 
 
-def test_nothing_is_claimed_until_every_size_was_drawn(open_worker: Callable[..., RenderWorker]) -> None:
+def test_nothing_is_claimed_until_every_size_was_drawn_under_the_watchdog(
+    open_worker: Callable[..., RenderWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed: list[float] = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, **_: armed.append(seconds))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", armed.clear)
     worker = open_worker(warm_sizes=(Size(64, 64), Size(100, 64), Size(4000, 64)), batch_size=2)
     residents = provider(worker).residents
     pipeline = residents.take(KLEIN_SMALL.slug)
@@ -180,12 +188,14 @@ def test_nothing_is_claimed_until_every_size_was_drawn(open_worker: Callable[...
     def look(_module: Any, _positional: Any, result: Any) -> None:
         assert provider(worker)._turn.locked()
         assert worker._condition().state == "starting"
+        assert armed
         seen.append(tuple(result.shape))
 
     with hooked(pipeline._pipe.vae.decoder, look):
         worker._warm_up()
     assert seen == [(1, 3, 64, 64), (2, 3, 64, 64), (1, 3, 64, 112), (2, 3, 64, 112)]
     assert worker._condition().state == "ready"
+    assert not armed
 
 
 def test_sizes_to_warm_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

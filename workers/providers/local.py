@@ -26,7 +26,7 @@ from storage.queue import local_queue
 from workers import meter, metrics
 from workers.leases import Held
 from workers.pipeline import Drawing, Pipeline
-from workers.pipeline_batch import Member, OnStep
+from workers.pipeline_batch import Member
 from workers.pipeline_embeddings import Embeddings
 from workers.pipeline_kernels import Kernels
 from workers.pipeline_loras import LoraFile
@@ -115,8 +115,9 @@ class LocalProvider:
                     seeds=tuple(range(pictures)),
                     max_sequence_length=profile.max_sequence_length,
                 )
-                member = Member(drawing, _nothing)
-                pipeline.draw_together([member], pictures)
+                member = Member(drawing, self._watchdog.heard(_nothing))
+                with self._watchdog.watching():
+                    pipeline.draw_together([member], pictures)
                 if member.failure is not None:
                     raise member.failure
 
@@ -155,8 +156,9 @@ class LocalProvider:
         started = time.perf_counter()
         request = asked[0][0].claim.request
         loras = _lora_files(self._settings.loras, request.loras)
-        members = [Member(_drawing(held, png, loras), self._watched(held.on_step), show) for held, png, show in asked]
-        with self._watchdog.watching(_nothing):
+        heard = self._watchdog.heard
+        members = [Member(_drawing(held, png, loras), heard(held.on_step), show) for held, png, show in asked]
+        with self._watchdog.watching():
             pipeline = self.residents.take(request.model)
             loaded = time.perf_counter() - started
             self._watchdog.alive()
@@ -175,13 +177,6 @@ class LocalProvider:
         for member in starved:
             member.start_over()
             pipeline.draw_together([member])
-
-    def _watched(self, on_step: OnStep) -> OnStep:
-        def step(done: int, total: int) -> None:
-            self._watchdog.alive()
-            on_step(done, total)
-
-        return step
 
     def _drawn(self, member: Member, pipeline: Pipeline, loaded: float, device: Mapping[str, str | float]) -> Drawn:
         price = self._settings.gpu_second_price
