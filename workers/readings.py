@@ -33,6 +33,14 @@ def read(device: str) -> Reading:
     return Reading(memory_used=resident())
 
 
+def unused(device: str) -> int:
+    """Bytes of the GPU that torch keeps though nothing lies in them: they count as used, and the next load has them."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not device.startswith("cuda") or not torch.cuda.is_initialized():
+        return 0
+    return int(torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
 def _utilisation(torch: Any, device: str) -> float | None:
     """The share of the last moment in which the GPU worked; None: the driver does not tell."""
     try:

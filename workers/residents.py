@@ -173,7 +173,8 @@ class Residents:
             free = self._settings.model_memory * MIB - taken
         reading = readings.read(self._device)
         if reading.memory_total is not None:
-            free = min(free, reading.memory_total - reading.memory_used - self._settings.memory_reserve * MIB)
+            unused = reading.memory_total - reading.memory_used + readings.unused(self._device)
+            free = min(free, unused - self._settings.memory_reserve * MIB)
         return free
 
     def _drop(self, slug: str, reason: str) -> None:

@@ -67,6 +67,27 @@ def test_the_least_used_one_makes_room_by_what_was_measured(
     residents.close()
 
 
+def test_what_torch_keeps_without_use_is_no_reason_to_send_a_model_away(
+    settings: Settings, load: Callable[[str], Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gib, held = 2**30, [0]
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True,
+        mem_get_info=lambda _device: (gib, 80 * gib),
+        utilization=lambda _device: 0,
+        memory_reserved=lambda _device: 78 * gib,
+        memory_allocated=lambda _device: held[0],
+    )
+    residents = Residents(settings.model_copy(update={"resident_models": 2, "memory_reserve": 2048}), load)
+    residents.take("a")
+    residents._device = "cuda"
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    for taken, kept in ((20 * gib, ["a"]), (76 * gib, [])):
+        held[0] = taken
+        residents._make_room(10 * gib)
+        assert [*residents.pipelines] == kept
+
+
 def test_a_load_without_room_sends_the_others_away_and_fails_only_alone(
     settings: Settings, load: Callable[[str], Pipeline]
 ) -> None:
