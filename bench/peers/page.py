@@ -59,8 +59,8 @@ The farm's is all of it: PostgreSQL, Valkey, API, scheduler, worker, Flower. Sta
 ## A crash
 
 {CRASHED} pictures of {LONG[0]} px are asked for at once; two seconds later what renders gets a SIGKILL and is
-started again. Nobody sends a job a second time. What the farm promises of jobs that are rendered twice, and the test that
-shows it, stand in [reliability.md](reliability.md).
+started again. Nobody sends a job a second time. What the farm promises of jobs that are rendered twice, and the test
+that shows it, stand in [reliability.md](reliability.md).
 
 | | lost | rendered twice | next picture after, s |
 |---|---|---|---|
