@@ -42,7 +42,7 @@ def render(farm: Running, prompt_object: dict[str, Any], **fields: Any) -> dict[
 
 def test_post_then_poll_gives_a_webp_of_the_size_asked_for(farm: Running) -> None:
     body = json.dumps(
-        {"type": "IMAGE_GENERATOR", "model": KLEIN, "promptObject": {"prompt": "a lighthouse", "size": "300x201"}}
+        {"type": "IMAGE_GENERATOR", "model": KLEIN, "promptObject": {"prompt": "an unread prompt", "size": "300x201"}}
     )
     key = f"Authorization: Bearer {farm.farm.api_key}"
     reply = json.loads(curl("-H", key, "--json", body, f"{farm.farm.url}/v1/jobs"))
@@ -53,7 +53,7 @@ def test_post_then_poll_gives_a_webp_of_the_size_asked_for(farm: Running) -> Non
     (attempt,) = record["attempts"]
     assert attempt["effective"]["width"] == 300
     assert len(attempt["modelRevision"]) == 40
-    assert set(attempt["timings"]) == {"queue", "load", "render", "encode", "upload"}
+    assert set(attempt["timings"]) == {"queue", "load", "encode_prompt", "render", "encode", "upload"}
 
 
 def test_a_link_that_was_altered_is_refused(farm: Running) -> None:
