@@ -57,7 +57,7 @@ class Rabbit:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End it, and the daemon of names that it has started."""
+        """End it; the daemon of names that it has started stays until ``close``."""
         if self._process is not None:
             processes.end(self._process, ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)))
             self._process = None
@@ -65,4 +65,7 @@ class Rabbit:
     def close(self) -> None:
         """Leave nothing running."""
         self.stop()
-        subprocess.run(["epmd", "-port", str(self._names), "-kill"], check=False, capture_output=True, timeout=10)
+        epmd = ["epmd", "-port", str(self._names)]
+        subprocess.run([*epmd, "-kill"], check=False, capture_output=True, timeout=10)
+        left = subprocess.run([*epmd, "-names"], check=False, capture_output=True, timeout=10)
+        assert left.returncode != 0, f"the daemon of names still runs: {left.stdout!r}"

@@ -24,9 +24,11 @@ pytestmark = pytest.mark.xdist_group("faults-rabbit")
 @pytest.fixture(scope="module")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
     broker = Rabbit(tmp_path_factory.mktemp("rabbit"))
-    broker.start()
-    yield broker
-    broker.close()
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.close()
 
 
 @pytest.fixture(scope="module")
