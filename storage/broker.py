@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from amqp.exceptions import AMQPError, NotFound
+from amqp.exceptions import AMQPError, MessageNacked, NotFound
 from kombu import Connection
 from kombu.exceptions import KombuError
 from redis import Redis
@@ -13,8 +13,14 @@ from redis.exceptions import RedisError
 from fluxfarm.errors import BrokerUnavailable
 
 AMQP: Final = ("amqp://", "amqps://")
-FAULTS: Final = (KombuError, AMQPError, OSError)
+#: what either broker ends a call with; of RabbitMQ also a refusal, as of a queue of another kind or by its policies
+FAULTS: Final = (KombuError, AMQPError, MessageNacked, RedisError, OSError)
 SILENT: Final = "The broker does not answer."
+
+
+def patience(seconds: float) -> dict[str, float]:
+    """The options of a connection to RabbitMQ that waits so long for one answer, and else for ever."""
+    return dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), seconds)
 
 
 class Broker(Protocol):
@@ -45,7 +51,7 @@ class RedisBroker:
         """Tickets that it holds."""
         try:
             found = self._redis.llen(queue)
-        except (RedisError, OSError) as error:
+        except FAULTS as error:
             raise BrokerUnavailable(SILENT, retry_after=2.0) from error
         assert isinstance(found, int)
         return found
@@ -54,7 +60,7 @@ class RedisBroker:
         """Raise BrokerUnavailable unless it answers."""
         try:
             self._redis.ping()
-        except (RedisError, OSError) as error:
+        except FAULTS as error:
             raise BrokerUnavailable(SILENT, retry_after=2.0) from error
 
     def close(self) -> None:
@@ -91,9 +97,9 @@ class RabbitBroker:
             raise BrokerUnavailable(SILENT, retry_after=2.0) from error
 
     def _connected(self) -> Connection:
-        options = {"max_retries": 0, "read_timeout": self._timeout, "write_timeout": self._timeout}
+        options = patience(self._timeout)
         connection = Connection(self._url, connect_timeout=self._timeout, transport_options=options)
-        connection.connect()
+        connection.ensure_connection(max_retries=0)  # ``connect`` tries twice, two seconds apart
         return connection
 
     def close(self) -> None:

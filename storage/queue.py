@@ -9,11 +9,10 @@ from uuid import UUID
 
 import structlog
 from celery import Celery
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from kombu import Producer
 
 from fluxfarm.settings import Settings
-from storage.broker import AMQP, open_broker
+from storage.broker import AMQP, FAULTS, open_broker, patience
 
 TASK: Final = "fluxfarm.render"  #: its one argument is a job's uuid
 DELIVER: Final = "fluxfarm.deliver"  #: its one argument is the id of a webhook's delivery
@@ -47,7 +46,7 @@ def configuration(url: str) -> dict[str, Any]:
         "broker_url": url,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_transport_options": {"confirm_publish": True, "socket_timeout": 5, "connect_timeout": 2}
+        "broker_transport_options": {"confirm_publish": True, **patience(5), "connect_timeout": 2}
         if rabbit
         else {
             "visibility_timeout": 7200,
@@ -94,7 +93,8 @@ class Queue:
         self._app.conf.update(configuration(url))
         self._app.conf.broker_transport_options = {
             **self._app.conf.broker_transport_options,
-            "socket_timeout": PUBLISH_TIMEOUT,
+            **patience(PUBLISH_TIMEOUT),  # of RabbitMQ
+            "socket_timeout": PUBLISH_TIMEOUT,  # of Valkey, as the next
             "socket_connect_timeout": PUBLISH_TIMEOUT,
             "max_retries": 0,  # ``retry=False`` does not reach kombu's own loop, which tries for 6 s
         }
@@ -113,12 +113,29 @@ class Queue:
         if time.monotonic() < self._down_until:
             return False
         try:
-            self._app.send_task(task, args=(ticket,), task_id=ticket, queue=queue, retry=False)
-        except (OperationalError, RedisError, OSError) as error:
+            with self._app.producer_or_acquire() as producer:
+                self._send_by(producer, task, ticket, queue)
+        except FAULTS as error:
             self._down_until = time.monotonic() + PAUSE_AFTER_FAILURE
             log.warning("broker_unavailable", error=type(error).__name__)
             return False
         return True
+
+    def _send_by(self, producer: Producer, task: str, ticket: str, queue: str) -> None:
+        try:
+            self._app.send_task(
+                task,
+                args=(ticket,),
+                task_id=ticket,
+                queue=queue,
+                retry=False,
+                producer=producer,
+                timeout=PUBLISH_TIMEOUT,
+                confirm_timeout=PUBLISH_TIMEOUT,
+            )
+        except FAULTS:
+            producer.connection.collect()  # a late answer on it would be taken for that of the next send
+            raise
 
     def depth(self, queue: str) -> int:
         """Tickets that the broker holds.

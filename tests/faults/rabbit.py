@@ -56,6 +56,11 @@ class Rabbit:
             assert self._process.poll() is None, processes.last_lines(self._log, 30)
             time.sleep(0.1)
 
+    def send(self, number: signal.Signals) -> None:
+        """Signal the script and all that it has started but the daemon of names."""
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
     def stop(self) -> None:
         """End it; the daemon of names that it has started stays until ``close``."""
         if self._process is not None:

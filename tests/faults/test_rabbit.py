@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -73,6 +75,45 @@ def test_a_broker_that_restarts_loses_nothing(site: Site, rabbit: Rabbit, queue:
     rabbit.start()
     site.all_succeed(before + during)
     wait_for(lambda: "broker_unavailable" not in site.get("/readyz").text, BACK)
+
+
+def timed(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def test_a_broker_that_hangs_hangs_nobody(site: Site, rabbit: Rabbit, queue: Queue) -> None:
+    name = f"local.{uuid4().hex}"
+    wait_for(lambda: queue.enqueue(name, uuid4()))  # its first ticket makes the queue, which takes its time
+
+    def fails(call: Callable[[], object]) -> None:
+        with pytest.raises(BrokerUnavailable):
+            call()
+
+    rabbit.send(signal.SIGSTOP)
+    try:
+        for _ in range(2):  # by a connection that stands, and by a new one
+            queue._down_until = 0.0
+            assert timed(lambda: not queue.enqueue(name, uuid4()) or pytest.fail("nobody took it")) < 2
+        assert timed(lambda: fails(queue.check)) < 2
+        assert timed(lambda: fails(lambda: queue.depth(name))) < 2
+        jobs = []
+        for _ in range(3):
+            assert timed(lambda: jobs.append(site.accept("the broker hangs"))) < 2
+    finally:
+        rabbit.send(signal.SIGCONT)
+    site.all_succeed(jobs)
+
+
+def test_a_ticket_that_is_refused_is_one_that_was_not_sent(rabbit: Rabbit, queue: Queue) -> None:
+    other = f"local.{uuid4().hex}"
+    with Connection(rabbit.url) as connection, connection.channel() as channel:
+        channel.queue_declare(other, durable=True, auto_delete=False, arguments={"x-queue-type": "classic"})
+        assert not queue.enqueue(other, uuid4()), "a queue of this name and of another kind is there"
+        channel.queue_delete(other)
+    queue._down_until = 0.0
+    assert queue.enqueue(other, uuid4()), "the connection is of use again"
 
 
 def test_without_a_broker_nothing_hangs(rabbit: Rabbit) -> None:
