@@ -31,7 +31,7 @@ from fluxfarm.scopes import Scope
 from storage.campaign_records import Campaign
 from storage.database import Session
 from storage.records import Job
-from storage.repository import campaign_assets, campaign_reviews, campaigns, copied_jobs, jobs, tenants
+from storage.repository import campaign_assets, campaign_reviews, campaigns, copied_jobs, jobs, references, tenants
 from storage.repository.campaign_assets import Listed, NewAsset
 from storage.repository.jobs import NewJob
 from storage.repository.tenants import Caller
@@ -61,6 +61,7 @@ def say(
     Raises:
         NotFound: no such campaign, or one of the files is none of it.
         Conflict: there is no picture yet to speak of, or the campaign was canceled.
+        Gone: a new try needs what was erased.
     """
     health = look_around(farm)
     with farm.database.transaction() as session:
@@ -111,6 +112,7 @@ def _regenerate(
         by_job.setdefault(one.job_uuid, []).append(one)
     queues = set()
     for uuid, same in by_job.items():
+        _check_references(session, campaign, old[uuid])
         before = old[uuid].render_request
         # With neither a prompt nor a seed said, only a new seed can give another picture.
         again = (
@@ -125,6 +127,11 @@ def _regenerate(
         campaign_assets.point(session, campaign.id, [one.n for one in same], new.uuid, again)
         queues.add(new.queue)
     return queues
+
+
+def _check_references(session: Session, campaign: Campaign, old: Job) -> None:
+    if references.gone(session, campaign, old):
+        raise Gone(f"A reference of job {old.uuid} was erased, as its time was over.", job=old.uuid)
 
 
 def _like(old: Job, request: RenderRequest, around: Surroundings) -> NewJob:
@@ -164,6 +171,7 @@ def make_masters(farm: Farm, secret: str, name: str, picks: Sequence[str], place
     Raises:
         NotFound: no such campaign, or a pick is no file of it.
         Conflict: a pick has no picture, or the campaign was canceled.
+        Gone: a pick's prompt or reference was erased.
         InvalidCampaign: a placement that the model cannot render, or a name that is not safe.
     """
     health = look_around(farm)
@@ -246,6 +254,7 @@ def _order(
     for number, (pick, place, name) in enumerate(files, first):
         assert pick.job_uuid is not None
         job = old[pick.job_uuid]
+        _check_references(session, campaign, job)
         size = {"width": place.size.width, "height": place.size.height, "steps": layout.steps}
         order = _like(job, job.render_request.model_copy(update=size), around)
         asset = NewAsset(

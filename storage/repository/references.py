@@ -10,7 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from fluxfarm.errors import NotFound
-from storage.records import Reference
+from storage.campaign_records import Campaign
+from storage.records import Job, Reference
 from storage.retention_records import Leftover
 
 
@@ -47,6 +48,15 @@ def erase(session: Session, tenant_id: UUID, reference_id: str) -> None:
     if key is None:
         raise NotFound("There is no such reference.")
     session.execute(insert(Leftover).values(path=key, tenant_id=tenant_id).on_conflict_do_nothing())
+
+
+def gone(session: Session, campaign: Campaign, old: Job) -> bool:
+    """Whether a picture that the job of the campaign was made from is kept no longer."""
+    keys = set(old.render_request.references) - {one["key"] for one in campaign.references.values()}
+    if not keys:
+        return False
+    own = (Reference.tenant_id == old.tenant_id, Reference.object_key.in_(keys))
+    return set(session.scalars(select(Reference.object_key).where(*own))) != keys
 
 
 def find(session: Session, tenant_id: UUID, ids: Iterable[str]) -> dict[str, Reference]:
