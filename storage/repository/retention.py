@@ -91,21 +91,25 @@ DROP_REFERENCES: Final = text(
     WITH own AS (
         UPDATE jobs SET erased = array_append(erased, 'references')
          WHERE uuid = ANY (:uuids) AND type = 'IMAGE_EDITOR'
-        RETURNING uuid, tenant_id
+        RETURNING uuid, tenant_id, request -> 'references' AS keys, 't/' || tenant_id || '/' || uuid || '/0/' AS path
     )
     INSERT INTO leftovers (path, tenant_id)
-    SELECT 't/' || tenant_id || '/' || uuid || '/0/', tenant_id FROM own ON CONFLICT DO NOTHING
+    SELECT path, tenant_id FROM own
+     WHERE EXISTS (SELECT FROM jsonb_array_elements_text(keys) AS key WHERE starts_with(key, path))
+        ON CONFLICT DO NOTHING
     """
 )
 DROP_RESULTS: Final = text(
     """
-    WITH pictures AS (DELETE FROM images WHERE job_uuid = ANY (:uuids) RETURNING job_uuid),
+    WITH pictures AS (DELETE FROM images WHERE job_uuid = ANY (:uuids) RETURNING job_uuid, attempt),
     emptied AS (
         UPDATE jobs SET erased = array_append(erased, 'results')
          WHERE uuid IN (SELECT job_uuid FROM pictures)
         RETURNING uuid, tenant_id
     )
-    INSERT INTO erasures (job_uuid, tenant_id) SELECT uuid, tenant_id FROM emptied ON CONFLICT DO NOTHING
+    INSERT INTO leftovers (path, tenant_id)
+    SELECT DISTINCT 't/' || tenant_id || '/' || uuid || '/' || attempt || '/', tenant_id
+      FROM emptied JOIN pictures ON job_uuid = uuid ON CONFLICT DO NOTHING
     """
 )
 DROP_RECORDS: Final = text(
