@@ -10,7 +10,8 @@ from api.airecords import ai_record, links
 from api.dialects import openai_errors
 from api.dialects.openai_replies import ImageData, images_reply
 from api.farm import Farm
-from fluxfarm.errors import NotFound
+from api.outcome import gone_of
+from fluxfarm.errors import FluxfarmError, NotFound
 from fluxfarm.jobs import JobState
 from fluxfarm.problems import end_of
 from storage.batch_records import Batch
@@ -29,7 +30,8 @@ def results(farm: Farm, batch: Batch, *, failed: bool) -> Iterator[bytes]:
             page = batches.lines(session, batch, after=after, limit=PAGE)
         for line, job in page:
             told = _result(farm, line, job)
-            if told is not None and (told["response"]["status_code"] != 200) == failed:  # noqa: PLR2004
+            is_made = job is not None and job.status is JobState.SUCCESS  # also if its pictures were erased since
+            if told is not None and is_made != failed:
                 yield json.dumps({"id": f"{batch.id}_{line.n}", "custom_id": line.custom_id, **told}).encode() + b"\n"
         if len(page) < PAGE:
             return
@@ -42,11 +44,12 @@ def _result(farm: Farm, line: NewLine, job: Job | None) -> dict[str, Any] | None
     if job is None:
         gone = openai_errors.error_reply(NotFound("The job was erased."), "")
         return _response(gone.status, "", gone.content)
-    if job.status is JobState.SUCCESS:
+    error: FluxfarmError | None = gone_of(job)
+    if job.status is JobState.SUCCESS and error is None:
         pictures = [ImageData(url=url) for url in links(farm, job)]
         body = images_reply(job, ai_record(farm, job), pictures).model_dump(mode="json", by_alias=True)
         return _response(200, str(job.uuid), body)
-    error = end_of(job.uuid, job.status, job.problem)
+    error = error or end_of(job.uuid, job.status, job.problem)
     if error is None:
         return None  # not over yet
     told = openai_errors.error_reply(error, "")

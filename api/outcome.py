@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Final
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from api.farm import Farm
 from api.waiting import until_over
-from fluxfarm.errors import DatabaseUnavailable, Gone, StillRendering
+from fluxfarm.errors import Gone, StillRendering
 from fluxfarm.problems import end_of
 from storage.records import Job
-
-AWAY: Final = 1.0  #: seconds between two looks while the database is away
 
 
 async def pictures_of(farm: Farm, request: Request, job: Job) -> Job:
@@ -33,13 +30,17 @@ async def pictures_of(farm: Farm, request: Request, job: Job) -> Job:
         ClientDisconnect: nobody waits any more.
     """
     if not job.status.is_final:
-        await _unless_hung_up(request, _wait(farm, job))
+        waiting = until_over(farm.polls, farm.changes, job.tenant_id, job.uuid, farm.settings.longest_wait)
+        return _ended(await _unless_hung_up(request, waiting))
     return await over(farm, job)
 
 
 async def over(farm: Farm, job: Job) -> Job:
     """The job as it is now, if it is a SUCCESS; raises what ``pictures_of`` does otherwise."""
-    job = await farm.polls.read(job.tenant_id, job.uuid)
+    return _ended(await farm.polls.read(job.tenant_id, job.uuid))
+
+
+def _ended(job: Job) -> Job:
     error = end_of(job.uuid, job.status, job.problem)
     if error is not None:
         raise error
@@ -55,33 +56,25 @@ def check_kept(job: Job) -> Job:
     Raises:
         Gone: their time was over.
     """
-    if "results" in job.erased:
-        raise Gone("The pictures of the job were erased, as their time was over.", job=job.uuid)
+    if (gone := gone_of(job)) is not None:
+        raise gone
     return job
 
 
-async def _wait(farm: Farm, job: Job) -> None:
-    """While the database is away the wait goes on: the job is stored, and its worker waits as well."""
-    now = asyncio.get_running_loop().time
-    end = now() + farm.settings.longest_wait
-    while True:
-        try:
-            await until_over(farm.polls, farm.changes, job.tenant_id, job.uuid, max(0.0, end - now()))
-        except DatabaseUnavailable:
-            if now() + AWAY >= end:
-                raise
-            await asyncio.sleep(AWAY)
-        else:
-            return
+def gone_of(job: Job) -> Gone | None:
+    """What is told of a job whose pictures were erased; None: they were not."""
+    if "results" not in job.erased:
+        return None
+    return Gone("The pictures of the job were erased, as their time was over.", job=job.uuid)
 
 
-async def _unless_hung_up(request: Request, waiting: Coroutine[None, None, None]) -> None:
+async def _unless_hung_up(request: Request, waiting: Coroutine[None, None, Job]) -> Job:
     wait, hang_up = asyncio.ensure_future(waiting), asyncio.ensure_future(_hung_up(request))
     try:
         await asyncio.wait((wait, hang_up), return_when=asyncio.FIRST_COMPLETED)
         if not wait.done():
             raise ClientDisconnect
-        await wait
+        return await wait
     finally:
         wait.cancel()
         hang_up.cancel()

@@ -22,6 +22,7 @@ LOOK_AGAIN: Final = 2.0  #: seconds between looks at the record while no notific
 LOOK_ANYWAY: Final = 10.0  #: the same while they can: a connection may be dead without anybody's notice
 FIRST_BACKOFF: Final = 0.25  #: seconds before the listener connects again; doubles up to
 LONGEST_BACKOFF: Final = 5.0
+AWAY: Final = 1.0  #: seconds between two looks of a waiter while the database is away, or everybody asks at once
 
 log = structlog.get_logger()
 
@@ -87,15 +88,24 @@ class Changes:
 async def until_over(polls: Polls, changes: Changes, tenant_id: UUID, uuid: UUID, seconds: float) -> Job:
     """The job when it is over, or as it is after ``seconds``.
 
+    While the database is away the wait goes on: the job is stored, and its worker waits as well.
+
     Raises:
         NotFound: no such job, or it was erased meanwhile.
+        DatabaseUnavailable: the database is away, and there is no time left.
     """
     now = asyncio.get_running_loop().time
     end = now() + seconds
     with changes.watch(uuid) as changed:
         while True:
             changed.clear()
-            job = await polls.read(tenant_id, uuid)
+            try:
+                job = await polls.read(tenant_id, uuid)
+            except DatabaseUnavailable:
+                if now() + AWAY >= end:
+                    raise
+                await asyncio.sleep(AWAY * random.uniform(0.5, 1.0))  # noqa: S311
+                continue
             left = end - now()
             if job.status.is_final or left <= 0:
                 return job

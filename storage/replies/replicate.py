@@ -37,7 +37,7 @@ def prediction(job: Job, urls: Sequence[str], base_url: str) -> dict[str, Any]:
         "input": job.prompt_object,
         "logs": _logs(job),
         "output": _output(job, urls),
-        "data_removed": False,
+        "data_removed": "results" in job.erased,
         "error": None if over is None else over.message,
         "status": ABORTED if aborted else STATUS[job.status],
         "created_at": milliseconds(job.created_at),

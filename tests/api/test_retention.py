@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,7 @@ from storage.repository import retention as kept
 from tests.api.campaigns_made import files, make, render
 from tests.api.samples import Hand, body, picture
 from tests.api.test_references import data_uri
+from tests.making import MODEL
 from workers.retention import Retention
 from workers.sweeping import Sweeper
 
@@ -149,7 +151,7 @@ def test_a_tenant_may_keep_its_prompts_longer(
 
 
 def test_pictures_go_after_their_days(
-    api: TestClient, database: Database, hand: Hand, store: ObjectStore, retention: Retention, sweeper: Sweeper
+    api: TestClient, database: Database, hand: Hand, store: ObjectStore, retention: Retention
 ) -> None:
     keep(database, result_days=7, prompt_days=0)
     old, new = post(api), post(api)
@@ -158,7 +160,7 @@ def test_pictures_go_after_their_days(
     hand.finish(hand.claim(new))
     link = record(api, old)["temporaryUrl"]
     retention.erase_now()
-    sweeper.sweep_objects()
+    retention.sweep_leftovers()
     told = record(api, old)
     assert (told["status"], told["erased"], told["temporaryUrls"]) == ("SUCCESS", ["results"], [])
     assert told["aiRecordDetail"]["resultObject"] == []
@@ -222,6 +224,43 @@ def test_pictures_that_came_with_a_job_go_some_hours_after_its_end(
     assert api.get(f"/v1/assets/{uuid}/0").status_code == 302
 
 
+def test_the_pictures_of_a_job_go_before_its_own_references(
+    api: TestClient, database: Database, store: ObjectStore, hand: Hand, retention: Retention, sweeper: Sweeper
+) -> None:
+    keep(database, result_days=1, reference_hours=0)
+    asked = {"prompt": "like this", "images": [data_uri(picture())], "size": "64x64"}
+    uuid = api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).json()["aiRecord"]["uuid"]
+    hand.finish(hand.claim(uuid))
+    assert objects(store) == 2
+    age(database, 2)
+    retention.erase_now()
+    retention.sweep_leftovers()
+    sweeper.sweep_objects()
+    assert record(api, uuid)["erased"] == ["results"]
+    assert [key.split("/")[3] for key in store.keys("t/")] == ["0"], "the reference is kept until it is erased"
+
+
+def test_erased_pictures_are_no_success_without_pictures(
+    api: TestClient, database: Database, hand: Hand, retention: Retention
+) -> None:
+    keep(database, result_days=1)
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/images/generations"}
+    line["body"] = {"model": MODEL, "prompt": "a fox", "size": "64x64"}
+    sent = api.post("/v1/files", files={"file": ("a.jsonl", json.dumps(line))}, data={"purpose": "batch"}).json()["id"]
+    asked = {"input_file_id": sent, "endpoint": line["url"], "completion_window": "24h"}
+    batch = api.post("/v1/batches", json=asked).json()
+    uuid = api.get("/v1/jobs").json()["data"][0]["uuid"]
+    hand.finish(hand.claim(uuid))
+    done = api.get(f"/v1/batches/{batch['id']}").json()
+    assert api.get(f"/replicate/v1/predictions/{uuid}").json()["data_removed"] is False
+    age(database, 2)
+    retention.erase_now()
+    told = json.loads(api.get(f"/v1/files/{done['output_file_id']}/content").text)
+    assert (told["response"]["status_code"], told["response"]["body"]["error"]["code"]) == (410, "gone")
+    prediction = api.get(f"/replicate/v1/predictions/{uuid}").json()
+    assert (prediction["data_removed"], prediction["output"]) == (True, None)
+
+
 def test_the_same_picture_again_is_kept_as_long_as_a_new_one(
     api: TestClient, database: Database, retention: Retention
 ) -> None:
@@ -259,6 +298,21 @@ def test_a_campaign_keeps_its_pictures_and_texts_until_its_prompts_go(
     assert shown["files"]["success"] == 6
     refused = api.post("/v1/campaigns/spring/reviews", json=again)
     assert (refused.status_code, refused.json()["code"]) == (410, "gone")
+    for name in [one["name"] for one in files(api)]:
+        drawn_from = again | {"files": [name], "prompt": "another"}
+        refused = api.post("/v1/campaigns/spring/reviews", json=drawn_from)
+        assert (refused.status_code, refused.json()["code"]) == (410, "gone"), "its reference is not there"
+
+
+def test_a_file_without_references_is_rendered_anew_by_another_prompt(
+    api: TestClient, database: Database, hand: Hand, retention: Retention
+) -> None:
+    make(api)
+    render(api, hand)
+    age(database, 31)
+    retention.erase_now()
+    again = {"files": [files(api)[0]["name"]], "verdict": "regenerate"}
+    assert api.post("/v1/campaigns/spring/reviews", json=again).status_code == 410
     assert api.post("/v1/campaigns/spring/reviews", json=again | {"prompt": "another"}).status_code == 200
 
 
