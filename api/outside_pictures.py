@@ -13,7 +13,6 @@ import structlog
 
 from api.farm import Farm
 from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError
-from storage.database import UNKNOWN
 from storage.keys import random_id
 from storage.objects import reference_key
 from storage.pictures import Picture, sanitise
@@ -78,7 +77,7 @@ def keeping(farm: Farm, tenant_id: UUID) -> Iterator[Keeper]:
     try:
         yield keeper
     except BaseException as error:
-        if isinstance(error, DatabaseUnavailable) and error.message == UNKNOWN:
+        if isinstance(error, DatabaseUnavailable) and error.may_be_done:
             log.warning("objects_left", count=len(keeper.rows), error=error.code)
         else:
             forget(farm, keeper.rows)

@@ -15,8 +15,8 @@ from api.auth import allowed
 from api.farm import Farm
 from api.idempotency import Guard, released_on_failure
 from api.routing import look_around, route_again
-from api.submit import ACCEPTED, OUTSIDE, Accepted, all_or_nothing, dispatch
-from fluxfarm.errors import DatabaseUnavailable, FluxfarmError, Forbidden, Gone, NoRoute, NotFound, ReferenceGone
+from api.submit import ACCEPTED, OUTSIDE, Accepted, all_or_nothing, dispatch, erase_objects
+from fluxfarm.errors import DatabaseUnavailable, Forbidden, Gone, NoRoute, NotFound, ReferenceGone
 from fluxfarm.licences import Permit
 from fluxfarm.scopes import Scope
 from storage.objects import CONTENT_TYPES, ObjectStore, job_prefix, object_key
@@ -150,11 +150,11 @@ def _leftovers_erased(farm: Farm, bulk: Bulk) -> Iterator[list[NewJob]]:
     planned: list[NewJob] = []
     try:
         yield planned
-    except DatabaseUnavailable:
-        log.warning("objects_left", jobs=[str(new.uuid) for new in planned if new.request.references])
-        raise
-    except BaseException:
-        _erase(farm, planned)
+    except BaseException as error:
+        if isinstance(error, DatabaseUnavailable) and error.may_be_done:
+            log.warning("objects_left", jobs=[str(new.uuid) for new in planned if new.request.references])
+        else:
+            _erase(farm, planned)
         raise
     stored = set(bulk.jobs)
     _erase(farm, [new for new in planned if new.uuid not in stored])
@@ -163,7 +163,4 @@ def _leftovers_erased(farm: Farm, bulk: Bulk) -> Iterator[list[NewJob]]:
 def _erase(farm: Farm, planned: list[NewJob]) -> None:
     for new in planned:
         if new.request.references:
-            try:
-                farm.store.delete_prefix(job_prefix(new.tenant_id, new.uuid))
-            except FluxfarmError as error:
-                log.warning("objects_left", job=str(new.uuid), error=error.code)
+            erase_objects(farm, new.tenant_id, new.uuid)

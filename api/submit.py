@@ -328,12 +328,17 @@ def all_or_nothing(farm: Farm, tenant_id: UUID, uuid: UUID) -> Iterator[None]:
     """
     try:
         yield
-    except DatabaseUnavailable:
-        log.warning("objects_left", job=str(uuid), error=DatabaseUnavailable.code)
-        raise
-    except BaseException:
-        try:
-            farm.store.delete_prefix(job_prefix(tenant_id, uuid))
-        except FluxfarmError as error:
+    except BaseException as error:
+        if isinstance(error, DatabaseUnavailable) and error.may_be_done:
             log.warning("objects_left", job=str(uuid), error=error.code)
+        else:
+            erase_objects(farm, tenant_id, uuid)
         raise
+
+
+def erase_objects(farm: Farm, tenant_id: UUID, uuid: UUID) -> None:
+    """Delete what was put for a job that was not stored."""
+    try:
+        farm.store.delete_prefix(job_prefix(tenant_id, uuid))
+    except FluxfarmError as error:
+        log.warning("objects_left", job=str(uuid), error=error.code)

@@ -116,7 +116,7 @@ def _translated(silent: str) -> Iterator[None]:
         raise DatabaseUnavailable(message, retry_after=RETRY_AFTER) from error
     except (OperationalError, DBAPIError) as error:
         if isinstance(error, OperationalError) or error.connection_invalidated:
-            raise DatabaseUnavailable(silent, retry_after=RETRY_AFTER) from error
+            raise DatabaseUnavailable(silent, retry_after=RETRY_AFTER, may_be_done=silent == UNKNOWN) from error
         raise
 
 

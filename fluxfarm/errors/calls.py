@@ -254,9 +254,22 @@ class Unavailable(FluxfarmError):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database does not answer."""
+    """The database does not answer; ``may_be_done``: nobody knows whether it has carried the call out."""
 
     code = "database_unavailable"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        job: UUID | None = None,
+        may_be_done: bool = False,
+    ) -> None:
+        """As any error."""
+        super().__init__(message, param=param, retry_after=retry_after, job=job)
+        self.may_be_done = may_be_done
 
 
 class BrokerUnavailable(Unavailable):
