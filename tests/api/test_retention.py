@@ -244,8 +244,8 @@ def test_erased_pictures_are_no_success_without_pictures(
     api: TestClient, database: Database, hand: Hand, retention: Retention
 ) -> None:
     keep(database, result_days=1)
-    line = {"custom_id": "1", "method": "POST", "url": "/v1/images/generations"}
-    line["body"] = {"model": MODEL, "prompt": "a fox", "size": "64x64"}
+    line: dict[str, Any] = {"custom_id": "1", "method": "POST", "url": "/v1/images/generations"}
+    line |= {"body": {"model": MODEL, "prompt": "a fox", "size": "64x64"}}
     sent = api.post("/v1/files", files={"file": ("a.jsonl", json.dumps(line))}, data={"purpose": "batch"}).json()["id"]
     asked = {"input_file_id": sent, "endpoint": line["url"], "completion_window": "24h"}
     batch = api.post("/v1/batches", json=asked).json()
