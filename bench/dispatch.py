@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from fluxfarm.embedded import Postgres
 from storage.database import Database
-from storage.repository import dispatch, turns
+from storage.repository import dispatch, followers
 from storage.repository.turns import Claimant
 
 ROOT = Path(__file__).parent.parent
@@ -67,7 +67,7 @@ def _milliseconds(database: Database, work: Callable[[Session], object]) -> list
 
 def _take(session: Session) -> None:
     claimant = Claimant(worker_id=uuid4(), worker="bench", provider="local", lease=30)
-    if turns.take_turn(session, QUEUE, uuid4(), claimant) is None:
+    if not followers.take_together(session, QUEUE, uuid4(), claimant, lambda _: 1):
         raise RuntimeError("nothing was waiting")
 
 

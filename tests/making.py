@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID, uuid4
 
+from sqlalchemy.orm import Session
+
 from fluxfarm.jobs import JobState, JobType, Lane
 from fluxfarm.request import RenderRequest
 from storage.campaign_records import Campaign
 from storage.database import Database
 from storage.queue import local_queue
 from storage.records import Job, Tenant
-from storage.repository import jobs, turns
+from storage.repository import followers, jobs, turns
 from storage.repository.jobs import NewJob
 from storage.repository.turns import Claim, Claimant
 
@@ -40,6 +42,12 @@ def make_job(database: Database, tenant: Tenant, *, request: RenderRequest | Non
     new = NewJob(uuid=uuid4(), tenant_id=tenant.id, request=request or make_request(), **(values | changes))
     with database.transaction() as session:
         return jobs.create(session, new)
+
+
+def take_alone(session: Session, queue: str = QUEUE, ticket: UUID | None = None) -> Claim | None:
+    """Claim the job whose turn it is, without followers."""
+    claims = followers.take_together(session, queue, ticket or uuid4(), claimant(), lambda _: 1)
+    return claims[0] if claims else None
 
 
 def make_campaign(tenant: Tenant, *, webhook_id: str | None = None) -> Campaign:

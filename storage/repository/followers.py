@@ -87,7 +87,11 @@ class Candidate:
 
 
 def take_together(session: Session, queue: str, ticket: UUID, claimant: Claimant, most: Most) -> list[Claim]:
-    """Claim the job whose turn it is, first, and those that follow it; empty: as ``turns.take_turn``.
+    """Claim the job whose turn it is, first, and those that follow it.
+
+    Empty: nothing waits, or only what its tenant's cap holds back. A ticket is leave to take one job, most often the
+    one that it names: what became more urgent since it was sent goes first, so that nobody waits longer than for the
+    render in progress.
 
     ``most`` says how many pictures of a request may be drawn in one call.
     """

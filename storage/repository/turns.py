@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from fluxfarm.request import RenderRequest
 from fluxfarm.routing import RoutePlan
 from storage.fairness import Flow
-from storage.repository import deliveries, dispatch
+from storage.repository import deliveries
 from storage.repository.events import JOB_CHANGED
 from storage.repository.fair import Turn
 
@@ -141,23 +141,6 @@ class Taken:
     claim: Claim
     flow: Flow
     was_dispatched: bool
-
-
-def take_turn(session: Session, queue: str, ticket: UUID, claimant: Claimant) -> Claim | None:
-    """Claim the job whose turn it is on the queue; None: nothing waits, or only what its tenant's cap holds back.
-
-    A ticket is leave to take one job, most often the one that it names: what became more urgent since it was sent
-    goes first, so that nobody waits longer than for the render in progress.
-    """
-    turn = Turn(session, queue)
-    taken = take_first(session, turn, queue, claimant)
-    if taken is None:
-        if turn.holds_back:
-            dispatch.return_ticket(session, queue, ticket)
-        return None
-    if not taken.was_dispatched:
-        dispatch.return_ticket(session, queue, ticket)
-    return taken.claim
 
 
 def take_first(session: Session, turn: Turn, queue: str, claimant: Claimant) -> Taken | None:

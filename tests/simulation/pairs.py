@@ -198,8 +198,8 @@ class Pair:
 
     def _take(self, session: Session, index: int) -> tuple[Any, Any]:
         id_, uuid = self._job(index)
-        real = turns.take_turn(session, "local", uuid, CLAIMANT)
-        return self._claimed(self.twin.take_turn(self.now, "local", id_, LEASE), real)
+        claims = followers.take_together(session, "local", uuid, CLAIMANT, lambda _: 1)
+        return self._claimed(self.twin.take_turn(self.now, "local", id_, LEASE), claims[0] if claims else None)
 
     def _together(self, session: Session, index: int, most: int) -> tuple[Any, Any]:
         id_, uuid = self._job(index)

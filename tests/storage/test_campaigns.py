@@ -16,7 +16,7 @@ from storage.records import Job, Tenant
 from storage.repository import attempts, campaigns, copied_jobs, dispatch, explain, ledger, turns
 from storage.repository.campaigns import Wish
 from storage.repository.jobs import NewJob
-from tests.making import QUEUE, claimant, make_campaign, make_request, read_job, state
+from tests.making import QUEUE, make_campaign, make_request, read_job, state, take_alone
 from tests.money import assert_balanced
 
 
@@ -49,7 +49,7 @@ def waiting(database: Database, tenant: Tenant) -> list[UUID]:
 
 def take(database: Database) -> UUID | None:
     with database.transaction() as session:
-        claimed = turns.take_turn(session, QUEUE, uuid4(), claimant())
+        claimed = take_alone(session)
     return None if claimed is None else claimed.uuid
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import text, update
 
@@ -14,9 +14,9 @@ from storage.database import Database
 from storage.dispatcher import Dispatcher
 from storage.queue import Queue
 from storage.records import Job, Tenant
-from storage.repository import dispatch, explain, jobs, turns
+from storage.repository import dispatch, explain, jobs
 from storage.repository.turns import Claim
-from tests.making import QUEUE, claimant
+from tests.making import QUEUE, take_alone
 from tests.storage.test_fairness import fill, make_tenant, take
 
 OTHER_QUEUE = "local.other"
@@ -71,7 +71,7 @@ def test_claims_on_two_queues_at_once_stay_within_the_cap(database: Database) ->
 
     def claim(number: int) -> Claim | None:
         with database.transaction() as session:
-            return turns.take_turn(session, (QUEUE, OTHER_QUEUE)[number % 2], uuid4(), claimant())
+            return take_alone(session, (QUEUE, OTHER_QUEUE)[number % 2])
 
     with ThreadPoolExecutor(8) as pool:
         claims = list(pool.map(claim, range(24)))

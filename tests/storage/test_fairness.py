@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -16,9 +16,9 @@ from storage import fairness
 from storage.database import Database
 from storage.fairness import Campaign, Flow
 from storage.records import Job, Tenant
-from storage.repository import attempts, dispatch, fair, tenants, turns
+from storage.repository import attempts, dispatch, fair, tenants
 from storage.repository.turns import Claim
-from tests.making import QUEUE, claimant, make_job, read_job
+from tests.making import QUEUE, make_job, read_job, take_alone
 
 
 def make_tenant(database: Database, name: str, weight: str = "1") -> Tenant:
@@ -58,7 +58,7 @@ def fill(
 
 def take(database: Database, ticket: UUID | None = None) -> Claim | None:
     with database.transaction() as session:
-        return turns.take_turn(session, QUEUE, ticket or uuid4(), claimant())
+        return take_alone(session, ticket=ticket)
 
 
 def order(database: Database, count: int) -> list[UUID]:
