@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench import gpu_steps
 from fluxfarm.acceleration import Acceleration, skipped_steps
 from fluxfarm.errors import Canceled
 from tests.workers.pipeline_drawings import counted, drawing, pixels, quietly
@@ -119,3 +120,23 @@ def test_a_member_that_is_stopped_changes_nothing_of_the_others_acceleration(kle
     assert kept.size == 2
     (alone,) = pixels(klein, **fast)
     assert max(abs(one - other) for one, other in zip(kept.images[0].tobytes(), alone, strict=True)) <= 1
+
+
+def test_the_bench_of_a_gpu_leaves_out_what_the_farm_does(dev: Pipeline) -> None:
+    pipe, skipped = dev._pipe, skipped_steps(12, "high")
+
+    def drawn() -> torch.Tensor:
+        generator = torch.Generator().manual_seed(3)
+        made = pipe(
+            prompt="a red cat", width=64, height=64, num_inference_steps=12, generator=generator, output_type="pt"
+        )
+        images: torch.Tensor = made.images
+        return images
+
+    plain = drawn()
+    with left_out(pipe.transformer, skipped):
+        farms = drawn()
+    with gpu_steps.skipping(pipe.transformer, skipped):
+        benchs = drawn()
+    assert not torch.equal(farms, plain)
+    assert torch.equal(benchs, farms)
