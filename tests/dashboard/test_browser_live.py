@@ -13,6 +13,7 @@ from tests.api.campaigns_made import files, make
 from tests.api.samples import Hand
 from tests.clients.conftest import Place
 from tests.dashboard.browsing import axe, log_in, serious, watched
+from tests.e2e.farms import wait_for
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(120)]
 
@@ -45,6 +46,26 @@ def test_two_fast_presses_judge_two_pictures(page: Page, idle: Place, spring: ht
     assert [one["verdict"] for one in files(spring)] == ["approve", "approve", "reject", None, None, None]
     page.keyboard.press("u")
     expect(page.locator("#said")).to_have_text(f"Taken back: {names[2]}.")
+
+
+def test_a_word_between_two_equal_ones_counts(page: Page, idle: Place, spring: httpx.Client) -> None:
+    page.goto(f"{idle.url}/dashboard/campaigns/spring")
+    (first, *_) = files(spring)
+    held: list[Route] = []
+    page.route("**/reviews", lambda route: held.append(route))
+    page.locator(".cell-link").first.focus()
+    for key in ("a", "ArrowLeft", "a", "ArrowLeft", "r", "ArrowLeft", "a"):
+        page.keyboard.press(key)
+    expect(page.locator(".cell-link").nth(1)).to_be_focused()
+    assert len(held) == 1
+    page.unroute("**/reviews")  # what is held goes on
+    expect(page.locator("#said")).to_have_text(f"Approved {first['name']}.")
+    wait_for(lambda: len(spring.get("/v1/campaigns/spring/reviews").json()["data"]) >= 3, 10)
+    page.keyboard.press("u")
+    expect(page.locator("#said")).to_have_text(f"Taken back: {first['name']}.")
+    said = [one["verdict"] for one in spring.get("/v1/campaigns/spring/reviews").json()["data"]]
+    assert sorted(said) == ["approve", "approve", "reject", "reject"]
+    assert files(spring)[0]["verdict"] == "reject"
 
 
 def test_a_double_click_judges_once(page: Page, idle: Place, spring: httpx.Client) -> None:

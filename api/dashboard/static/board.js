@@ -19,7 +19,7 @@ function start() {
   const may = board.dataset.may === "yes";
   const said = document.getElementById("said");
   const done = []; // {verdict, was: [{file, was}]} of each word, the last one at the end
-  const away = new Set(); // words on their way: a second press of the same sends nothing
+  let last = ""; // the word that was queued last: a second press of the same sends nothing while it is on its way
   let line = Promise.resolve();
   let unsent = ""; // a comment that was not taken stands in the field again
   const cells = () => [...board.querySelectorAll(".cell-link")];
@@ -65,12 +65,12 @@ function start() {
   function judge(verdict, { comment, files = chosen() } = {}) {
     if (!may) { tell("Nothing was sent: this key may look, but not judge. Log in with one that has the scope campaigns."); return; }
     const word = JSON.stringify([verdict, comment, files]);
-    if (away.has(word)) return;
+    if (word === last) return;
     const isMoving = !ticks().length && (verdict === "approve" || verdict === "reject");
     for (const tick of ticks()) tick.checked = false;
     if (isMoving) horizontal(1);
-    away.add(word);
-    line = line.then(() => pass(verdict, files, comment)).finally(() => away.delete(word));
+    last = word;
+    line = line.then(() => pass(verdict, files, comment)).finally(() => { if (last === word) last = ""; });
   }
 
   async function pass(verdict, files, comment) {
@@ -98,21 +98,21 @@ function start() {
   }
 
   async function takeBack() {
-    const last = done.pop();
-    if (!last) { tell("There is nothing to take back."); return; }
-    if (last.verdict === "regenerate") { tell("A new try cannot be taken back; judge it when it is there, or cancel its job."); return; }
+    const word = done.pop();
+    if (!word) { tell("There is nothing to take back."); return; }
+    if (word.verdict === "regenerate") { tell("A new try cannot be taken back; judge it when it is there, or cancel its job."); return; }
     const before = new Map();
-    for (const { file, was } of last.was) before.set(was, [...(before.get(was) || []), file]);
+    for (const { file, was } of word.was) before.set(was, [...(before.get(was) || []), file]);
     for (const [was, files] of before) {
       const verdict = was === "approve" || was === "reject" ? was : "withdraw";
-      if (!await send({ files, verdict })) { done.push(last); return; }
+      if (!await send({ files, verdict })) { done.push(word); return; }
       for (const file of files) mark(link(file), was);
     }
-    tell(`Taken back: ${named(last.was.map(({ file }) => file))}.`);
-    go(link(last.was[0].file));
+    tell(`Taken back: ${named(word.was.map(({ file }) => file))}.`);
+    go(link(word.was[0].file));
   }
 
-  const undo = () => { line = line.then(takeBack); };
+  const undo = () => { last = ""; line = line.then(takeBack); };
 
   async function comment() {
     const dialog = document.getElementById("comment");
