@@ -52,7 +52,11 @@ def test_a_word_between_two_equal_ones_counts(page: Page, idle: Place, spring: h
     page.goto(f"{idle.url}/dashboard/campaigns/spring")
     (first, *_) = files(spring)
     held: list[Route] = []
-    page.route("**/reviews", lambda route: held.append(route))
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/reviews", hold)
     page.locator(".cell-link").first.focus()
     for key in ("a", "ArrowLeft", "a", "ArrowLeft", "r", "ArrowLeft", "a"):
         page.keyboard.press(key)
