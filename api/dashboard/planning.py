@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
+from api.bodies import parse_form
 from api.campaign_replies import plan_of
 from api.campaigns import create, prepare
 from api.dashboard import pages
@@ -31,6 +32,7 @@ MOST_FIELDS: Final = 100
 SOURCES: Final = (".yaml", ".yml", ".json")
 TABLES: Final = (".csv", ".jsonl", ".ndjson")
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp")
+DAMAGED: Final = f"The form cannot be read: it is damaged, or has more than {MOST_FILES} files."
 STARTER_ROWS: Final = "products.csv"  #: as the starter's specification calls them
 
 router = APIRouter()
@@ -80,7 +82,7 @@ async def plan_or_run(request: Request, visitor: VisitorPart) -> Response:
     """Read what was filled in and dropped; show the plan or the document, or make the campaign that was planned."""
     await run_in_threadpool(_enter, visitor)
     limit = visitor.farm.settings.campaign_limit
-    form = await request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS, max_part_size=limit)
+    form = await parse_form(request, limit, DAMAGED, files=MOST_FILES, fields=MOST_FIELDS, field_bytes=limit)
     draft = Draft()
     try:
         draft = _typed(form)

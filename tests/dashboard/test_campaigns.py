@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections.abc import Sequence
 from html import unescape
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -32,10 +34,15 @@ ROWS = "sku,colour\nA1,red\nB2,<b>blue</b>\n"
 FORM = {"source": SPEC, "rows": ROWS, "rows_name": "mugs.csv", "files": "{}", "do": "run"}
 
 
+def send(browser: TestClient, data: dict[str, Any], files: Sequence[tuple[str, tuple[str, bytes]]] = ()) -> Any:
+    """What the form of a new campaign sends: always in parts, a field of files also when nothing was chosen."""
+    return browser.post("/dashboard/campaigns", data=data, files=files or [("dropped", ("", b""))])
+
+
 @pytest.fixture
 def spring(browser: TestClient, hand: Hand) -> TestClient:
     """A campaign of four files, all rendered."""
-    made = browser.post("/dashboard/campaigns", data=FORM)
+    made = send(browser, data=FORM)
     assert (made.status_code, made.headers["location"]) == (303, "/dashboard/campaigns/spring"), made.text
     for one in browser.get("/dashboard/v1/campaigns/spring/assets").json()["data"]:
         hand.finish(hand.claim(one["job"]))
@@ -51,7 +58,7 @@ def test_the_example_is_dropped_planned_and_run(browser: TestClient) -> None:
         ("dropped", (path.name, path.read_bytes()))
         for path in (SALE / "campaign.yaml", SALE / "products.csv", SALE / "logo.png", SALE / "beach.png")
     ]
-    plan = browser.post("/dashboard/campaigns", files=dropped, data={"do": "plan"})
+    plan = send(browser, files=dropped, data={"do": "plan"})
     assert plan.status_code == 200, plan.text
     assert "40 rows x 2 placements = 80" in plan.text
     assert browser.get("/dashboard/v1/campaigns").json()["data"] == []
@@ -65,9 +72,9 @@ def test_the_example_is_dropped_planned_and_run(browser: TestClient) -> None:
         assert found is not None
         fields[name] = unescape(found[1])
     assert set(fields["files"].split('"')) >= {"logo.png", "beach.png"}
-    made = browser.post("/dashboard/campaigns", data=fields | {"do": "run"})
+    made = send(browser, data=fields | {"do": "run"})
     assert made.headers["location"] == "/dashboard/campaigns/summer-sale"
-    again = browser.post("/dashboard/campaigns", data=fields | {"do": "run"})
+    again = send(browser, data=fields | {"do": "run"})
     assert again.headers["location"] == "/dashboard/campaigns/summer-sale"
     assert browser.get("/dashboard/v1/campaigns/summer-sale").json()["campaign"]["files"]["total"] == 80
 
@@ -83,19 +90,19 @@ def test_a_mistake_is_shown_with_its_place_and_nothing_typed_is_lost(browser: Te
         ({"rows": "sku,colour\nA1\nA1,red\n"}, "row 1, line 2, field &#39;colour&#39;"),
         ({"files": "nonsense"}, "drop the files once more"),
     ):
-        page = browser.post("/dashboard/campaigns", data=FORM | wrong)
+        page = send(browser, data=FORM | wrong)
         assert page.status_code == 400, wrong
         assert sentence in page.text, (wrong, re.findall(r'role="alert">.*?</div></div>', page.text, re.DOTALL))
         check_page(page)
-    useless = browser.post("/dashboard/campaigns", files={"dropped": ("notes.docx", b"x")}, data=FORM)
+    useless = send(browser, files=[("dropped", ("notes.docx", b"x"))], data=FORM)
     assert "of no use here" in useless.text
-    broken = browser.post("/dashboard/campaigns", files={"dropped": ("logo.png", b"x")}, data=FORM)
+    broken = send(browser, files=[("dropped", ("logo.png", b"x"))], data=FORM)
     assert "Send a PNG, JPEG or WebP" in broken.text
     assert browser.get("/dashboard/v1/campaigns").json()["data"] == []
 
 
 def test_a_refusal_keeps_what_was_typed(spring: TestClient) -> None:
-    refused = spring.post("/dashboard/campaigns", data=FORM | {"source": SPEC.replace("mug", "tall mug")})
+    refused = send(spring, data=FORM | {"source": SPEC.replace("mug", "tall mug")})
     assert refused.status_code == 409
     assert "tall mug" in refused.text
     assert "&#39;spring&#39;" in refused.text
@@ -107,6 +114,20 @@ def test_a_form_that_cannot_be_read_is_told_so(browser: TestClient) -> None:
         page = browser.post("/dashboard/campaigns", content=sent, headers={"Content-Type": kind})
         assert page.status_code == 400, kind
         assert "The form cannot be read" in page.text
+        check_page(page)
+
+
+def test_no_charset_makes_a_mistake_of_the_farm(browser: TestClient) -> None:
+    for charset, text in (
+        ("punycode", b"a-99999999"),
+        ("utf-7", b"+2AA-"),
+        ("utf-8", b"a\x00b"),
+        ("nonsense", b"a\x00b"),
+    ):
+        sent = b'--x\r\nContent-Disposition: form-data; name="source"\r\n\r\n%b\r\n--x--\r\n' % text
+        kind = f"multipart/form-data; boundary=x; charset={charset}"
+        page = browser.post("/dashboard/campaigns", content=sent, headers={"Content-Type": kind})
+        assert page.status_code == 400, (charset, page.status_code)
         check_page(page)
 
 
@@ -155,7 +176,7 @@ def test_a_campaign_is_delivered_and_shared(spring: TestClient) -> None:
 def test_older_campaigns_are_on_the_next_page(browser: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.dashboard.campaigns.SHOWN", 2)
     for name in ("one", "two", "three"):
-        browser.post("/dashboard/campaigns", data=FORM | {"source": SPEC.replace("spring", name)})
+        send(browser, data=FORM | {"source": SPEC.replace("spring", name)})
     listed = re.compile(r'href="/dashboard/campaigns/(\w+)"')
     newest = browser.get("/dashboard/campaigns")
     assert listed.findall(newest.text) == ["three", "two"]
@@ -169,7 +190,7 @@ def test_older_campaigns_are_on_the_next_page(browser: TestClient, monkeypatch: 
 
 
 def test_a_campaign_is_steered(browser: TestClient) -> None:
-    browser.post("/dashboard/campaigns", data=FORM)
+    send(browser, data=FORM)
     for step, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
         assert browser.post(f"/dashboard/campaigns/spring/steer/{step}").status_code == 303
         assert browser.get("/dashboard/v1/campaigns/spring").json()["campaign"]["state"] == state
@@ -181,7 +202,7 @@ def test_a_campaign_is_steered(browser: TestClient) -> None:
 def test_a_key_without_the_scope_looks_and_does_not_touch(
     browser: TestClient, visitor: TestClient, database: Database, tenant: Tenant
 ) -> None:
-    browser.post("/dashboard/campaigns", data=FORM)
+    send(browser, data=FORM)
     with database.transaction() as session:
         _, key = tenants.create_key(session, tenant.id, "reader", ["read"])
     log_in(visitor, key)
@@ -191,5 +212,5 @@ def test_a_key_without_the_scope_looks_and_does_not_touch(
     assert "steer" not in board.text
     for path in ("steer/pause", "shares", "masters"):
         assert visitor.post(f"/dashboard/campaigns/spring/{path}", data={"days": "1"}).status_code == 403, path
-    assert visitor.post("/dashboard/campaigns", data=FORM).status_code == 403
+    assert send(visitor, data=FORM).status_code == 403
     assert visitor.get("/dashboard/new-campaign").status_code == 403
