@@ -165,6 +165,37 @@ def test_a_stream_that_was_refused_is_asked_for_again(page: Page, idle: Place) -
     expect(page.locator("#notice")).to_be_hidden()
 
 
+@pytest.mark.parametrize("place", ["", "jobs/{job}"])
+def test_a_stream_that_never_opens_is_asked_for_again(
+    page: Page, idle: Place, spring: httpx.Client, place: str
+) -> None:
+    (first, *_) = files(spring)
+    spring.post("/v1/campaigns/spring/reviews", json={"files": [first["name"]], "verdict": "regenerate"})
+    (first, *_) = files(spring)
+    asked = []
+
+    def hold_once(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) > 1:
+            route.continue_()
+
+    page.clock.install()
+    page.route("**/events", hold_once)
+    page.goto(f"{idle.url}/dashboard/{place.format(**first)}")
+    page.evaluate(WATCH_NOTICE)
+    wait_for(lambda: page.evaluate("true") and len(asked) == 1, 10)
+    page.clock.fast_forward(45_000)
+    wait_for(lambda: page.evaluate("told.length > 1 && told.at(-1) === ''"), 10)
+    assert page.evaluate("told[0]").startswith("The line to the farm is cut")
+    assert len(asked) == 2
+
+
+WATCH_NOTICE = """() => {
+const notice = document.getElementById("notice");
+window.told = [];
+new MutationObserver(() => told.push(notice.textContent)).observe(notice, { childList: true });
+}"""
+
 COUNTING = """
 window.lines = [];
 window.EventSource = class extends EventSource { constructor(...all) { super(...all); lines.push(this); } };

@@ -1,8 +1,6 @@
 // Parts of a page that move: the server sends those that changed, already as HTML of its own templates.
 import { follow, say, toLogin } from "./shell.js";
 
-const SILENCE = 45_000; // milliseconds without a word after which a line counts as dead; the server says one every 15 s
-
 /** Keep the page's parts up to date; `changed` is called with each element that was. */
 export function goLive(changed = () => {}) {
   const live = document.getElementById("live");
@@ -34,5 +32,5 @@ export function goLive(changed = () => {}) {
     trouble: (text) => { show("off"); say(text); },
     fine: () => { show("on"); say(""); },
     over: (text) => { source.close(); show("off"); say(text, toLogin()); },
-  }, { onState: show, silence: SILENCE });
+  }, { onState: show, beats: true });
 }

@@ -2,6 +2,7 @@
 
 const root = "/dashboard";
 const AGAIN = 5_000; // milliseconds until a stream that was refused is asked for again
+const SILENCE = 45_000; // milliseconds without a word; a stream that beats says one every 15 s
 const CUT = "The line to the farm is cut; this page goes on by itself when it is back.";
 
 /** Say something at the top of the page; `link` is [address, word]. Empty: say nothing any more. */
@@ -53,21 +54,23 @@ export async function call(path, { method = "GET", body, text, form, headers = {
 }
 
 /**
- * Follow a stream; it comes back by itself, and says so while it is away. `silence` is after how many milliseconds
- * without a word the line counts as dead. Gives what `close`s it.
+ * Follow a stream; it comes back by itself, and says so while it is away. After SILENCE it is opened anew; one that
+ * `beats` counts as dead by then, as it says a word of its own in time. Gives what `close`s it.
  */
-export function follow(address, handlers, { onState = () => {}, silence = 0 } = {}) {
+export function follow(address, handlers, { onState = () => {}, beats = false } = {}) {
   const over = new AbortController();
   let source = null;
   let isAway = false;
   let timer = 0; // of the next try, or of a line that says nothing
 
   function away(text, link) { isAway = true; onState("off"); say(text, link); }
-  function heard() { clearTimeout(timer); if (silence) timer = setTimeout(open, silence); }
+  function heard() { clearTimeout(timer); timer = setTimeout(silent, SILENCE); }
+  function silent() { if (beats || source.readyState !== EventSource.OPEN) away(CUT); open(); }
 
   function open() {
     source?.close();
     source = new EventSource(address);
+    heard(); // a line that never opens is dead, too
     source.onopen = () => { heard(); onState("on"); if (isAway) say(""); isAway = false; };
     source.onerror = () => {
       if (source.readyState !== EventSource.CLOSED) { away(CUT); return; }
