@@ -190,6 +190,17 @@ def test_a_stream_that_never_opens_is_asked_for_again(
     assert len(asked) == 2
 
 
+def test_a_farm_on_this_machine_needs_no_network(page: Page, idle: Place, spring: httpx.Client) -> None:
+    make(spring, name="autumn")
+    page.goto(f"{idle.url}/dashboard/campaigns/autumn")
+    expect(page.locator("#live")).to_have_text("live")
+    page.evaluate("dispatchEvent(new Event('offline'))")
+    assert spring.post("/v1/campaigns/autumn/pause").status_code == 200
+    expect(page.locator("#campaign-head .badge")).to_have_text("paused", timeout=10_000)
+    expect(page.locator("#live")).to_have_text("live")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
 WATCH_NOTICE = """() => {
 const notice = document.getElementById("notice");
 window.told = [];

@@ -82,8 +82,8 @@ export function follow(address, handlers, { onState = () => {}, beats = false } 
     for (const [name, handle] of Object.entries(handlers)) source.addEventListener(name, (event) => { heard(); handle(JSON.parse(event.data)); });
   }
 
-  addEventListener("offline", () => { clearTimeout(timer); source.close(); away(CUT); }, { signal: over.signal });
-  addEventListener("online", open, { signal: over.signal });
+  // A farm on this machine is there without any network: trying tells.
+  for (const turn of ["offline", "online"]) addEventListener(turn, open, { signal: over.signal });
   open();
   return { close() { over.abort(); clearTimeout(timer); source.close(); } };
 }
