@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 from starlette.datastructures import FormData
 
-from fluxfarm.campaigns.rows import DELIMITERS
+from fluxfarm.campaigns.rows import DELIMITERS, LINES
 from fluxfarm.catalog import KLEIN_SMALL
 
 DRAFT_SCALE: Final = 0.5  #: of each side: a quarter of the pixels
@@ -46,7 +46,7 @@ class Fields:
             "model": self.model,
             "prompt": self.prompt,
             "rows": rows_name if rows.strip() else None,
-            "key": key_of(rows) if rows_name.endswith(".csv") else None,
+            "key": key_of(rows) if rows_name.lower().endswith(".csv") else None,
             "references": pictures,
             "placements": [*self.placements, *(one for one in sizes if one)],
             "variants": int(self.variants) if re.fullmatch("[0-9]{1,9}", self.variants) else self.variants,
@@ -56,6 +56,14 @@ class Fields:
         }
         kept = {name: value for name, value in said.items() if value not in (None, "", [])}
         return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100)
+
+
+def name_of_rows(name: str, rows: str) -> str:
+    """The file's name with the ending of what stands in the field now; JSON Lines begin with a brace."""
+    is_lines = rows.lstrip("\ufeff \t\n").startswith("{")
+    if name.lower().endswith(LINES) == is_lines:
+        return name
+    return f"{name.rpartition('.')[0] or 'rows'}{LINES[0] if is_lines else '.csv'}"
 
 
 def key_of(rows: str) -> str | None:

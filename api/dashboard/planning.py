@@ -15,13 +15,14 @@ from api.bodies import parse_form
 from api.campaign_replies import plan_of
 from api.campaigns import create, prepare
 from api.dashboard import pages
-from api.dashboard.campaign_form import Fields
+from api.dashboard.campaign_form import Fields, name_of_rows
 from api.dashboard.visitors import Visitor, VisitorPart
 from api.uploads import keep
 from fluxfarm.campaigns.placements import PRESETS
 from fluxfarm.campaigns.record import Plan
+from fluxfarm.campaigns.rows import LINES, rows_in
 from fluxfarm.campaigns.source import invalid, read_source, with_rows
-from fluxfarm.campaigns.spec import Rows, Spec
+from fluxfarm.campaigns.spec import Spec
 from fluxfarm.campaigns.starter import ROWS, SPEC
 from fluxfarm.catalog import MODELS
 from fluxfarm.errors import BadRequest, FluxfarmError, InvalidCampaign, Issue
@@ -30,7 +31,7 @@ from fluxfarm.scopes import Scope
 MOST_FILES: Final = 100
 MOST_FIELDS: Final = 100
 SOURCES: Final = (".yaml", ".yml", ".json")
-TABLES: Final = (".csv", ".jsonl", ".ndjson")
+TABLES: Final = (".csv", *LINES)
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp")
 DAMAGED: Final = f"The form cannot be read: it is damaged, or has more than {MOST_FILES} files."
 STARTER_ROWS: Final = "products.csv"  #: as the starter's specification calls them
@@ -51,6 +52,7 @@ class Draft:
     def write(self) -> None:
         """Let the form, if it is in use, make the specification."""
         if self.fields is not None:
+            self.rows_name = name_of_rows(self.rows_name, self.rows)
             self.source = self.fields.document(self.rows_name, self.rows, list(self.files))
 
     def spec(self) -> Spec:
@@ -64,8 +66,7 @@ class Draft:
             if not self.rows.strip():
                 message = f"the rows {spec.rows.file!r} are missing: drop the file beside the specification."
                 raise invalid([Issue(message=message, param="rows")])
-            is_lines = self.rows_name.lower().endswith((".jsonl", ".ndjson"))
-            spec = with_rows(spec, Rows(jsonl=self.rows) if is_lines else Rows(csv=self.rows))
+            spec = with_rows(spec, rows_in(self.rows_name, self.rows))
         return spec.model_copy(update={"files": spec.files | self.files})
 
 

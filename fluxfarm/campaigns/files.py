@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from fluxfarm.campaigns.expansion import expand
+from fluxfarm.campaigns.rows import rows_in
 from fluxfarm.campaigns.source import Marks, invalid, read_source, with_rows
-from fluxfarm.campaigns.spec import Rows, Spec
+from fluxfarm.campaigns.spec import Spec
 from fluxfarm.errors import InvalidCampaign, InvalidReference, Issue
 
 REMOTE: Final = ("ref_", "https://", "http://")
@@ -68,8 +69,7 @@ def load(path: Path) -> Loaded:
         except InvalidCampaign as error:
             issue = Issue(message=error.issues[0].message, param="rows")
             raise invalid([source.marks.locate(issue)]) from None
-        is_lines = rows_path.suffix.lower() in {".jsonl", ".ndjson"}
-        spec = with_rows(spec, Rows(jsonl=text) if is_lines else Rows(csv=text))
+        spec = with_rows(spec, rows_in(rows_path.name, text))
     loaded = Loaded(spec, source.marks, path, rows_path, {})
     try:
         return Loaded(spec, source.marks, path, rows_path, _pictures(spec, path.parent))

@@ -15,6 +15,7 @@ from fluxfarm.errors import Issue
 DELIMITERS: Final = ",;\t"
 MAX_CELL: Final = 16_000  #: characters
 COLUMNS: Final = 200
+LINES: Final = (".jsonl", ".ndjson")  #: endings of JSON Lines
 SHOWN: Final = 100  #: issues that are kept; all are counted
 
 
@@ -59,6 +60,11 @@ def cell_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, str | int | float) else None
+
+
+def rows_in(name: str, text: str) -> Rows:
+    """The rows of a file: JSON Lines by its ending, else CSV."""
+    return Rows(jsonl=text) if name.lower().endswith(LINES) else Rows(csv=text)
 
 
 def read_rows(rows: Rows | None, issues: Issues) -> Table:

@@ -76,6 +76,12 @@ def test_rows_may_come_as_lines_of_json_or_not_at_all(browser: TestClient) -> No
     assert "2 rows x 4 placements" in page.text
     pasted = send(browser, data=FIELDS | {"rows": ROWS.replace(",", "\t"), "do": "write"})
     assert read_source(written(pasted.text)).spec.key == "sku"
+    instead = send(browser, data=FIELDS | {"rows_name": "feed.jsonl", "do": "write"})
+    assert (read_source(written(instead.text)).spec.key, 'value="feed.csv"' in instead.text) == ("sku", True)
+    typed = send(browser, data=FIELDS | {"rows": '{"colour": "red"}\n{"colour": "blue"}', "do": "plan"})
+    assert "2 rows x 4 placements" in typed.text
+    shouted = send(browser, data=FIELDS | {"rows_name": "PRODUCTS.CSV", "do": "write"})
+    assert read_source(written(shouted.text)).spec.key == "sku"
     without = send(browser, data=FIELDS | {"rows": "", "prompt": "a mug", "do": "plan"})
     assert "4 placements x 2 variants = 8" in without.text
 
