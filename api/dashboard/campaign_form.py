@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -10,10 +9,15 @@ from typing import Any, Final
 import yaml
 from starlette.datastructures import FormData
 
-from fluxfarm.campaigns.rows import DELIMITERS, LINES
+from fluxfarm.campaigns.naming import folded, name_fault
+from fluxfarm.campaigns.rows import LINES, Issues, read_rows, rows_in
+from fluxfarm.campaigns.spec import Rows
+from fluxfarm.campaigns.templates import slug
 from fluxfarm.catalog import KLEIN_SMALL
 
 DRAFT_SCALE: Final = 0.5  #: of each side: a quarter of the pixels
+MOST_KEY: Final = 80  #: bytes that a row may put into the name of a file
+MOST_COLUMN: Final = 200  #: characters that the name of a key may have
 PROMPT: Final = "a large {colour} {product} in the centre on a {background} background"
 
 
@@ -46,7 +50,7 @@ class Fields:
             "model": self.model,
             "prompt": self.prompt,
             "rows": rows_name if rows.strip() else None,
-            "key": key_of(rows) if rows_name.lower().endswith(".csv") else None,
+            "key": key_of(rows_in(rows_name, rows)) if rows.strip() else None,
             "references": pictures,
             "placements": [*self.placements, *(one for one in sizes if one)],
             "variants": int(self.variants) if re.fullmatch("[0-9]{1,9}", self.variants) else self.variants,
@@ -66,12 +70,10 @@ def name_of_rows(name: str, rows: str) -> str:
     return f"{name.rpartition('.')[0] or 'rows'}{LINES[0] if is_lines else '.csv'}"
 
 
-def key_of(rows: str) -> str | None:
-    """The first column, if no two rows have the same in it: files are named after it."""
-    delimiter = max(DELIMITERS, key=rows.partition("\n")[0].count)
-    try:
-        head, *lines = list(csv.reader(rows.splitlines(), delimiter=delimiter)) or [[]]
-    except csv.Error:  # said in full when the rows are read
-        return None
-    keys = [line[0] for line in lines if line]
-    return head[0].strip() if head and head[0].strip() and keys and len(set(keys)) == len(keys) else None
+def key_of(rows: Rows) -> str | None:
+    """The first column, if each row has a name of a file in it that no other row has."""
+    table = read_rows(rows, Issues())
+    column = table.columns[0] if table.columns else ""
+    names = {folded(slug(row.values.get(column, ""))) for row in table.rows}
+    fits = all(name and len(name.encode()) <= MOST_KEY and name_fault(name) is None for name in names)
+    return column if fits and 0 < len(names) == len(table.rows) and 0 < len(column) <= MOST_COLUMN else None

@@ -88,7 +88,7 @@ async def plan_or_run(request: Request, visitor: VisitorPart) -> Response:
     try:
         draft = _typed(form)
         await _take_files(visitor, form, draft)
-        draft.write()
+        await run_in_threadpool(draft.write)
         if form.get("do") == "write":
             return await run_in_threadpool(_page, request, visitor, replace(draft, fields=None))
         if form.get("do") == "run":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from html import unescape
 
+import pytest
 from starlette.testclient import TestClient
 
+from api.dashboard.campaign_form import Fields, name_of_rows
 from fluxfarm.campaigns.source import read_source
 from tests.dashboard.test_campaigns import SALE, send
 from tests.dashboard.test_pages import check_page
@@ -84,6 +86,28 @@ def test_rows_may_come_as_lines_of_json_or_not_at_all(browser: TestClient) -> No
     assert read_source(written(shouted.text)).spec.key == "sku"
     without = send(browser, data=FIELDS | {"rows": "", "prompt": "a mug", "do": "plan"})
     assert "4 placements x 2 variants = 8" in without.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "key"),
+    [
+        ('\ufeff\n\nsku;colour\n"A\n1";red\nB2;blue\n', "sku"),
+        (" sku ,colour\nA1,red\nA2,red\n", "sku"),
+        ("sku,colour\nA1,red\na-1,red\nA 1,blue\n", None),
+        ("sku,colour\nA1,red\na1,blue\n", None),
+        ("sku,colour\n!!!,red\nA1,blue\n", None),
+        ("sku,colour\n,red\nA1,blue\n", None),
+        (f"sku,colour\n{'a' * 81},red\nA1,blue\n", None),
+        ("sku,colour\ncon,red\nA1,blue\n", None),
+        (f"{'s' * 201},colour\nA1,red\n", None),
+        ('sku,colour\n"A1,red\n', None),
+        ("sku,colour\n", None),
+        ('{"sku": "A1"}\n', None),
+    ],
+)
+def test_files_are_named_after_the_first_column_only_where_it_names_them(rows: str, key: str | None) -> None:
+    name = name_of_rows("products.csv", rows)
+    assert read_source(Fields().document(name, rows, [])).spec.key == key
 
 
 def test_what_is_wrong_in_the_form_is_named_and_what_was_typed_stays(browser: TestClient) -> None:
