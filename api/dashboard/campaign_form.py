@@ -51,7 +51,7 @@ class Fields:
             "prompt": self.prompt,
             "rows": rows_name if rows.strip() else None,
             "key": key_of(rows_in(rows_name, rows)) if rows.strip() else None,
-            "references": pictures,
+            "references": [one.replace("{", "{{").replace("}", "}}") for one in pictures],  # templates, too
             "placements": [*self.placements, *(one for one in sizes if one)],
             "variants": int(self.variants) if re.fullmatch("[0-9]{1,9}", self.variants) else self.variants,
             "budget": self.budget,

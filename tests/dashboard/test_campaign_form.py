@@ -66,6 +66,12 @@ def test_the_form_goes_on_as_the_document_that_it_makes(browser: TestClient) -> 
     assert spec.draft.scale == 0.5
 
 
+def test_a_picture_whose_name_has_braces_is_no_placeholder(browser: TestClient) -> None:
+    picture = ("dropped", ("logo{1}.png", (SALE / "logo.png").read_bytes()))
+    page = send(browser, data=FIELDS | {"do": "plan"}, files=[picture])
+    assert (page.status_code, "2 rows x 4 placements" in page.text) == (200, True)
+
+
 def test_a_dropped_specification_takes_the_place_of_the_form(browser: TestClient) -> None:
     dropped = [("dropped", (name, (SALE / name).read_bytes())) for name in ("campaign.yaml", "products.csv")]
     page = send(browser, data=FIELDS | {"do": "plan"}, files=dropped)
