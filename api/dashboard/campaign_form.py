@@ -38,7 +38,7 @@ class Fields:
     @classmethod
     def of(cls, form: FormData) -> Fields:
         """What a browser sent; a field that it left out is empty."""
-        typed: dict[str, Any] = {one.name: str(form.get(one.name) or "").strip() for one in fields(cls)}
+        typed: dict[str, Any] = {one.name: _text(form, one.name) for one in fields(cls)}
         ticked = [one for one in form.getlist("placements") if isinstance(one, str)]
         return cls(**typed | {"placements": tuple(ticked), "drafts": "drafts" in form, "review": "review" in form})
 
@@ -60,6 +60,10 @@ class Fields:
         }
         kept = {name: value for name, value in said.items() if value not in (None, "", [])}
         return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _text(form: FormData, name: str) -> str:
+    return str(form.get(name) or "").replace("\r\n", "\n").strip()
 
 
 def name_of_rows(name: str, rows: str) -> str:

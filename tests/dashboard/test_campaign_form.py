@@ -53,14 +53,14 @@ def test_the_form_is_planned_and_run(browser: TestClient) -> None:
 
 
 def test_the_form_goes_on_as_the_document_that_it_makes(browser: TestClient) -> None:
-    ticked = FIELDS | {"drafts": "yes", "review": "yes", "do": "write"}
+    ticked = FIELDS | {"prompt": "a {colour} mug\r\non wood", "drafts": "yes", "review": "yes", "do": "write"}
     picture = ("dropped", ("logo.png", (SALE / "logo.png").read_bytes()))
     page = send(browser, data=ticked, files=[picture])
     assert page.status_code == 200
     check_page(page)
     spec = read_source(written(page.text)).spec
     assert (spec.name, spec.key, spec.review, spec.references) == ("spring", "sku", True, ["logo.png"])
-    assert spec.prompt == FIELDS["prompt"]
+    assert spec.prompt == "a {colour} mug\non wood"
     assert [one.size for one in spec.placements] == ["banner-square", "banner-small-square", "128x128", "16:9"]
     assert spec.draft is not None
     assert spec.draft.scale == 0.5
