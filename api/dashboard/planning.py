@@ -50,10 +50,16 @@ class Draft:
     fields: Fields | None = None  #: the form, until somebody writes or drops a specification
 
     def write(self) -> None:
-        """Let the form, if it is in use, make the specification."""
+        """Let the form, if it is in use, make the specification.
+
+        Raises:
+            BadRequest: there is neither.
+        """
         if self.fields is not None:
             self.rows_name = name_of_rows(self.rows_name, self.rows)
             self.source = self.fields.document(self.rows_name, self.rows, list(self.files))
+        elif not self.source.strip():
+            raise BadRequest("There is no specification: write one, or drop its .yaml here.")
 
     def spec(self) -> Spec:
         """The specification with its rows inside.
@@ -113,7 +119,7 @@ def _typed(form: FormData) -> Draft:
     Raises:
         BadRequest: the pictures' ids are not as the page sent them.
     """
-    draft = Draft(fields=Fields.of(form) if form.get("view") == "form" else None)
+    draft = Draft(source="", rows="", fields=Fields.of(form) if form.get("view") == "form" else None)
     for name in ("source", "rows_name", "rows"):
         value = form.get(name)
         if isinstance(value, str):

@@ -101,6 +101,15 @@ def test_a_mistake_is_shown_with_its_place_and_nothing_typed_is_lost(browser: Te
     assert browser.get("/dashboard/v1/campaigns").json()["data"] == []
 
 
+def test_without_a_specification_nothing_is_run(browser: TestClient) -> None:
+    for sent in ({"do": "run"}, {"do": "run", "source": " "}, {"do": "plan", "rows": ROWS}):
+        page = send(browser, sent)
+        assert page.status_code == 400, sent
+        assert "There is no specification" in page.text
+        check_page(page)
+    assert browser.get("/dashboard/v1/campaigns").json()["data"] == []
+
+
 def test_a_refusal_keeps_what_was_typed(spring: TestClient) -> None:
     refused = send(spring, data=FORM | {"source": SPEC.replace("mug", "tall mug")})
     assert refused.status_code == 409
