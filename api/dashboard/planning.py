@@ -32,6 +32,7 @@ MOST_FILES: Final = 100
 MOST_FIELDS: Final = 100
 SOURCES: Final = (".yaml", ".yml", ".json")
 TABLES: Final = (".csv", *LINES)
+MOST_NAME: Final = 200  #: characters, as of a reference
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp")
 DAMAGED: Final = f"The form cannot be read: it is damaged, or has more than {MOST_FILES} files."
 STARTER_ROWS: Final = "products.csv"  #: as the starter's specification calls them
@@ -143,8 +144,9 @@ async def _take_files(visitor: Visitor, form: FormData, draft: Draft) -> None:
     for file in form.getlist("dropped"):
         if not isinstance(file, UploadFile) or not file.filename:
             continue
-        name = file.filename.rpartition("/")[2][:200]
-        ending = f".{name.rpartition('.')[2].lower()}"
+        stem, _, last = file.filename.rpartition("/")[2].rpartition(".")
+        ending = f".{last.lower()[:8]}"
+        name = f"{stem[: MOST_NAME - len(ending)]}.{last[:8]}"
         if ending in PICTURES:
             row = await keep(visitor.farm, visitor.secret, await file.read(), name)
             draft.files[name] = row.id

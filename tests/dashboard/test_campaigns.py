@@ -110,6 +110,12 @@ def test_without_a_specification_nothing_is_run(browser: TestClient) -> None:
     assert browser.get("/dashboard/v1/campaigns").json()["data"] == []
 
 
+def test_a_long_name_of_a_file_keeps_its_ending(browser: TestClient) -> None:
+    page = send(browser, FORM | {"do": "plan"}, [("dropped", (f"{'a' * 300}.png", (SALE / "logo.png").read_bytes()))])
+    assert page.status_code == 200
+    assert f"{'a' * 196}.png" in page.text
+
+
 def test_a_refusal_keeps_what_was_typed(spring: TestClient) -> None:
     refused = send(spring, data=FORM | {"source": SPEC.replace("mug", "tall mug")})
     assert refused.status_code == 409
