@@ -89,6 +89,7 @@ def _delivery(request: Request, looking: Looking, campaign: Campaign, fresh: str
         request,
         "campaign_deliver.html",
         looking,
+        at=f"/campaigns/{campaign.name}/deliver",
         campaign=campaign_record(looking.session, campaign),
         links=shares.links(looking.session, campaign),
         fresh=fresh,

@@ -64,14 +64,16 @@ def page(
     *,
     status: int = 200,
     headers: dict[str, str] | None = None,
+    at: str | None = None,
     **context: Any,
 ) -> Response:
-    """A page; ``looking`` is None where nobody is logged in."""
+    """A page; ``looking`` is None where nobody is logged in, ``at`` is where it stands if it may answer a form."""
     farm: Farm = request.app.state.farm
     shown = {
         "tenant": None if looking is None else looking.tenant,
         "scopes": () if looking is None else tuple(looking.caller.scopes),
         "here": request.url.path,
+        "at": at,
     }
     return HTMLResponse(render(template, **shown, **context), status, policy(farm) | (headers or {}))
 

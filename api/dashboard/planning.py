@@ -192,6 +192,7 @@ def _page(
             "campaign_new.html",
             looking,
             status=200 if error is None else error.status,
+            at="/new-campaign" if draft.fields else "/new-campaign?as=document",
             draft=draft,
             files=json.dumps(draft.files),
             plan=plan,

@@ -70,6 +70,7 @@ def _page(request: Request, looking: Looking, fresh: FreshKeyReply | None) -> Re
         request,
         "usage.html",
         looking,
+        at="/usage",
         usage=usage,
         keys=keys.listed(looking.session, tenant_id) if may_see_keys else [],
         own=looking.caller.id,

@@ -188,6 +188,16 @@ def test_a_campaign_is_delivered_and_shared(spring: TestClient) -> None:
     assert spring.get(link).status_code == 403
 
 
+def test_a_page_that_answers_a_form_tells_where_it_stands(spring: TestClient) -> None:
+    for answer in (
+        send(spring, FORM | {"do": "plan"}),
+        spring.post("/dashboard/campaigns/spring/shares", data={"days": "3", "only": "done"}),
+        spring.post("/dashboard/usage/keys", data={"name": "shop", "scopes": "read"}),
+    ):
+        (place,) = re.findall(r'<body data-page="([^"]+)">', answer.text)
+        assert spring.get(place).status_code == 200, place
+
+
 def test_older_campaigns_are_on_the_next_page(browser: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.dashboard.campaigns.SHOWN", 2)
     for name in ("one", "two", "three"):

@@ -1,5 +1,5 @@
 // Forms: each is sent once, and what was typed outlives a session that ended meanwhile.
-import { say, toLogin } from "./shell.js";
+import { here, say, toLogin } from "./shell.js";
 
 const KEPT = "fluxfarm-form";
 const TWICE = 4_000; // milliseconds in which a second click makes no second thing
@@ -13,12 +13,10 @@ document.addEventListener("submit", (event) => {
   keep(form);
 });
 
-// The page that answers may itself be the answer to a form: then data-page says where the form stands.
 function keep(form) {
   const fields = [...new FormData(form)].filter(([, value]) => typeof value === "string");
-  const page = form.dataset.page || location.pathname + location.search;
   try {
-    sessionStorage.setItem(KEPT, JSON.stringify({ page, action: form.getAttribute("action"), fields }));
+    sessionStorage.setItem(KEPT, JSON.stringify({ page: here(), action: form.getAttribute("action"), fields }));
   } catch { sessionStorage.removeItem(KEPT); } // more than the browser keeps
 }
 
@@ -42,7 +40,7 @@ if (over && kept) {
 } else if (kept) {
   sessionStorage.removeItem(KEPT);
   const form = [...document.forms].find((one) => one.getAttribute("action") === kept.action);
-  if (kept.isLost && form && kept.page === location.pathname + location.search) {
+  if (kept.isLost && form && kept.page === here()) {
     fill(form, kept.fields);
     say("What you typed is here again; look it over and send it once more.");
   }

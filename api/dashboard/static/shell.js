@@ -18,7 +18,10 @@ export function say(text, link) {
   notice.hidden = !text;
 }
 
-export const toLogin = (page = location.pathname + location.search) => [`${root}/login?next=${encodeURIComponent(page.slice(root.length))}`, "Log in"];
+/** Where this page stands: one that answers a form has another address than its own. */
+export const here = () => document.body.dataset.page || location.pathname + location.search;
+
+export const toLogin = (page = here()) => [`${root}/login?next=${encodeURIComponent(page.slice(root.length))}`, "Log in"];
 
 /** An error of the farm, with its sentence and its code. */
 export class Refused extends Error {
