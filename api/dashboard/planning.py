@@ -131,7 +131,8 @@ def _typed(form: FormData) -> Draft:
         files = None
     if not isinstance(files, dict) or not all(isinstance(one, str) for one in files.values()):
         raise BadRequest("The form is damaged; open the page again and drop the files once more.")
-    draft.files = files
+    without = form.getlist("without")
+    draft.files = {name: kept for name, kept in files.items() if name not in without}
     return draft
 
 

@@ -72,6 +72,16 @@ def test_a_picture_whose_name_has_braces_is_no_placeholder(browser: TestClient) 
     assert (page.status_code, "2 rows x 4 placements" in page.text) == (200, True)
 
 
+def test_a_dropped_picture_is_taken_away_again(browser: TestClient) -> None:
+    logo = (SALE / "logo.png").read_bytes()
+    page = send(browser, data=FIELDS | {"do": "plan"}, files=[("dropped", (name, logo)) for name in ("a.png", "b.png")])
+    assert re.findall('name="without" value="([^"]+)"', page.text) == ["a.png", "b.png"]
+    check_page(page)
+    (kept,) = re.findall('name="files" value="([^"]+)"', page.text)
+    left = send(browser, data=FIELDS | {"files": unescape(kept), "without": "a.png", "do": "write"})
+    assert read_source(written(left.text)).spec.references == ["b.png"]
+
+
 def test_a_dropped_specification_takes_the_place_of_the_form(browser: TestClient) -> None:
     dropped = [("dropped", (name, (SALE / name).read_bytes())) for name in ("campaign.yaml", "products.csv")]
     page = send(browser, data=FIELDS | {"do": "plan"}, files=dropped)
