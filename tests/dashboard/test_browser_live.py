@@ -238,6 +238,17 @@ def test_a_picture_that_cannot_be_shown_is_told_of(page: Page, idle: Place, hand
     expect(card).to_contain_text("The picture is done, but cannot be shown: The farm cannot be reached.")
 
 
+def test_what_was_changed_after_the_plan_is_planned_anew(page: Page, idle: Place) -> None:
+    page.goto(f"{idle.url}/dashboard/new-campaign")
+    page.get_by_role("button", name="Show the plan").click()
+    run = page.get_by_role("button", name="Run it")
+    expect(run).to_be_visible()
+    page.fill("#variants", "3")
+    expect(run).to_be_hidden()
+    page.get_by_role("button", name="Plan anew").click()
+    expect(run).to_be_visible()
+
+
 def test_a_form_that_comes_after_the_session_keeps_what_was_typed(page: Page, idle: Place) -> None:
     page.goto(f"{idle.url}/dashboard/new-campaign?as=document")
     page.locator("#source").press_sequentially("# typed for an hour\n")

@@ -19,5 +19,6 @@ function chosen() {
 
 for (const name of ["dragenter", "dragover"]) form.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("is-over"); });
 for (const name of ["dragleave", "drop"]) form.addEventListener(name, (event) => { event.preventDefault(); drop.classList.remove("is-over"); });
+form.addEventListener("input", () => { for (const run of form.querySelectorAll('button[value="run"]')) run.hidden = true; }); // what is run was planned
 form.addEventListener("drop", (event) => { field.files = event.dataTransfer.files; chosen(); });
 field.addEventListener("change", chosen);
