@@ -111,10 +111,21 @@ def test_a_verdict_that_is_not_taken_is_not_shown(page: Page, idle: Place, sprin
     page.get_by_role("button", name="Say it").click()
     expect(page.locator("#said")).to_contain_text("The farm cannot be reached.")
     page.unroute("**/reviews")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("c")
+    expect(page.locator("#comment-text")).to_have_value("")
+    page.keyboard.type("less sea")
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowLeft")
     page.keyboard.press("c")
     expect(page.locator("#comment-text")).to_have_value("more sun")
     page.get_by_role("button", name="Say it").click()
     expect(page.locator("#said")).to_contain_text("Commented on")
+    for typed in ("", "less sea"):
+        page.keyboard.press("c")
+        expect(page.locator("#comment-text")).to_have_value(typed)
+        page.keyboard.press("Escape")
+        page.keyboard.press("ArrowRight")
 
 
 def test_a_key_that_may_only_look_is_told_why_nothing_is_sent(page: Page, idle: Place, spring: httpx.Client) -> None:

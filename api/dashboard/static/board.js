@@ -21,7 +21,7 @@ function start() {
   const done = []; // {verdict, was: [{file, was}]} of each word, the last one at the end
   let last = ""; // the word that was queued last: a second press of the same sends nothing while it is on its way
   let line = Promise.resolve();
-  let unsent = ""; // a comment that was not taken stands in the field again
+  const unsent = new Map(); // comments that were not sent, by their files: each stands in the field again
   const cells = () => [...board.querySelectorAll(".cell-link")];
   const ticks = () => [...board.querySelectorAll('input[name="files"]:checked')];
   const link = (file) => cells().find((cell) => cell.dataset.file === file);
@@ -63,7 +63,7 @@ function start() {
   const named = (files) => (files.length === 1 ? files[0] : `${files.length} files`);
 
   function judge(verdict, { comment, files = chosen() } = {}) {
-    if (!may) { tell("Nothing was sent: this key may look, but not judge. Log in with one that has the scope campaigns."); return; }
+    if (!may) { keep(files, comment); tell("Nothing was sent: this key may look, but not judge. Log in with one that has the scope campaigns."); return; }
     const word = JSON.stringify([verdict, comment, files]);
     if (word === last) return;
     const isMoving = !ticks().length && (verdict === "approve" || verdict === "reject");
@@ -75,11 +75,13 @@ function start() {
 
   async function pass(verdict, files, comment) {
     const was = files.map((file) => ({ file, was: inside(link(file)).verdict }));
-    if (!await send({ files, verdict, comment })) { unsent = comment || unsent; return; }
+    if (!await send({ files, verdict, comment })) { keep(files, comment); return; }
     if (verdict !== "comment") done.push({ verdict, was });
     if (verdict === "approve" || verdict === "reject") for (const file of files) mark(link(file), verdict);
     tell(`${{ approve: "Approved", reject: "Rejected", regenerate: "A new try is on its way for", comment: "Commented on" }[verdict]} ${named(files)}.`);
   }
+
+  function keep(files, text) { if (text && !unsent.has(`${files}`)) unsent.set(`${files}`, text); }
 
   async function send(body) {
     try {
@@ -120,14 +122,17 @@ function start() {
     const text = document.getElementById("comment-text");
     const files = chosen();
     document.getElementById("comment-file").textContent = named(files);
-    [text.value, unsent] = [unsent, ""];
+    text.value = unsent.get(`${files}`) || "";
+    unsent.delete(`${files}`);
     list.replaceChildren();
     dialog.returnValue = "";
     dialog.showModal();
     text.focus();
     dialog.onclose = () => {
       at.focus();
-      if (dialog.returnValue === "send" && text.value.trim()) judge("comment", { comment: text.value.trim(), files });
+      const typed = text.value.trim();
+      if (dialog.returnValue === "send" && typed) judge("comment", { comment: typed, files });
+      else keep(files, typed);
     };
     if (files.length > 1) return;
     try {
