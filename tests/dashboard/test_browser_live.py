@@ -249,6 +249,16 @@ def test_a_picture_that_cannot_be_shown_is_told_of(page: Page, idle: Place, hand
     expect(card).to_contain_text("The picture is done, but cannot be shown: The farm cannot be reached.")
 
 
+def test_a_page_that_the_browser_kept_sends_its_form_again(page: Page, idle: Place) -> None:
+    page.goto(f"{idle.url}/dashboard/new-campaign")
+    page.evaluate("document.getElementById('plan').dataset.sent = 'yes'")  # as the press before the way back left it
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.locator("#plan")).to_have_attribute("data-sent", "yes")
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.get_by_role("button", name="Run it")).to_be_visible()
+
+
 def test_what_was_changed_after_the_plan_is_planned_anew(page: Page, idle: Place) -> None:
     page.goto(f"{idle.url}/dashboard/new-campaign")
     page.get_by_role("button", name="Show the plan").click()

@@ -13,6 +13,9 @@ document.addEventListener("submit", (event) => {
   keep(form);
 });
 
+// A page that the browser has kept comes back as it was left.
+addEventListener("pageshow", () => { for (const form of document.forms) delete form.dataset.sent; });
+
 function keep(form) {
   const fields = [...new FormData(form)].filter(([, value]) => typeof value === "string");
   try {
