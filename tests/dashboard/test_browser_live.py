@@ -249,6 +249,20 @@ def test_a_picture_that_cannot_be_shown_is_told_of(page: Page, idle: Place, hand
     expect(card).to_contain_text("The picture is done, but cannot be shown: The farm cannot be reached.")
 
 
+def test_a_form_that_came_after_the_session_is_sent_once_more_by_loading_again(page: Page, idle: Place) -> None:
+    page.goto(f"{idle.url}/dashboard/new-campaign")
+    page.evaluate("void (Storage.prototype.setItem = () => { throw new Error('full'); })")
+    page.fill("#variants", "3")
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.locator("h1")).to_have_text("The session is over")
+    expect(page.get_by_text("what you typed is kept in this tab")).to_be_hidden()
+    log_in(page.context.new_page(), idle.url, idle.key)
+    page.reload()
+    expect(page.locator("#variants")).to_have_value("3")
+    expect(page.locator(".plan")).to_be_visible()
+
+
 def test_a_page_that_the_browser_kept_sends_its_form_again(page: Page, idle: Place) -> None:
     page.goto(f"{idle.url}/dashboard/new-campaign")
     page.evaluate("document.getElementById('plan').dataset.sent = 'yes'")  # as the press before the way back left it
@@ -277,6 +291,7 @@ def test_a_form_that_comes_after_the_session_keeps_what_was_typed(page: Page, id
     page.context.clear_cookies()
     page.get_by_role("button", name="Show the plan").click()
     expect(page.locator("h1")).to_have_text("The session is over")
+    expect(page.get_by_text("what you typed is kept in this tab")).to_be_visible()
     assert serious(page, axe()) == []
     page.locator("#over").click()
     page.fill("#key", idle.key)

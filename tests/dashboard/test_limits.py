@@ -10,7 +10,7 @@ from api.main import create_app
 from fluxfarm.settings import Settings
 from tests.api.test_limits import Clock
 
-QUOTA = 3  #: calls a minute, of which the log-in is one
+QUOTA = 3  #: calls a minute
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ const kept = JSON.parse(sessionStorage.getItem(KEPT) || "null");
 const over = document.getElementById("over");
 if (over && kept) {
   over.href = toLogin(kept.page)[0];
+  document.getElementById("over-kept").hidden = false;
   sessionStorage.setItem(KEPT, JSON.stringify({ ...kept, isLost: true }));
 } else if (kept) {
   sessionStorage.removeItem(KEPT);
