@@ -74,11 +74,11 @@ def test_a_word_between_two_equal_ones_counts(page: Page, idle: Place, spring: h
 
 def test_a_double_click_judges_once(page: Page, idle: Place, spring: httpx.Client) -> None:
     page.goto(f"{idle.url}/dashboard/campaigns/spring")
-    (first, *_) = files(spring)
-    page.get_by_role("button", name="Regenerate").dblclick()
-    expect(page.locator("#said")).to_have_text(f"A new try is on its way for {first['name']}.")
-    page.keyboard.press("Escape")
-    assert len(spring.get("/v1/campaigns/spring/reviews").json()["data"]) == 1
+    page.get_by_role("button", name="Approve").dblclick()
+    page.locator(".cell-link").last.focus()
+    page.keyboard.press("r")  # comes after both clicks
+    expect(page.locator("#said")).to_contain_text("Rejected")
+    assert [one["verdict"] for one in files(spring)] == ["approve", None, None, None, None, "reject"]
 
 
 def test_a_new_try_is_followed_though_the_filter_finds_it_no_more(
