@@ -20,7 +20,6 @@ from api.farm import Farm
 from fluxfarm.errors import BadRequest, FluxfarmError, Forbidden, Unauthorized
 
 INSIDE: Final = f"{sessions.PATH}/v1/"
-SAFE: Final = ("GET", "HEAD", "OPTIONS")
 CREDENTIALS: Final = (b"authorization", b"api-key", b"cookie")
 FORM_LIMIT: Final = 64 * 1024  #: bytes of a form; the native API has limits of its own
 PLANNED: Final = f"{sessions.PATH}/campaigns"  #: the form with whole files
@@ -42,7 +41,7 @@ class Door:
         headers = Headers(scope=scope)
         is_native = path.startswith(INSIDE)
         try:
-            if scope["method"] not in SAFE:
+            if scope["method"] not in sessions.SAFE:
                 check_origin(farm, headers)
                 if not is_native:
                     check_length(farm, path, headers)

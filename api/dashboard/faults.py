@@ -15,7 +15,6 @@ from fluxfarm.errors import BadRequest, FluxfarmError, Forbidden, InternalError,
 
 #: a link from elsewhere comes without the cookie (SameSite=Strict); loaded once more by itself, it has it
 ONCE_MORE: Final = '<!doctype html><meta http-equiv="refresh" content="0"><title>Fluxfarm</title>'
-SAFE: Final = ("GET", "HEAD")
 HINTS: Final = {
     404: "It may have been erased, by you or by the rules of retention, or it belongs to another tenant.",
     409: "Somebody or something was faster; load the page again to see how it stands.",
@@ -62,7 +61,7 @@ async def _unexpected(request: Request, _error: Exception) -> Response:
 def shown(request: Request, error: FluxfarmError) -> Response:
     """The page of an error."""
     if isinstance(error, Unauthorized):
-        return _to_login(request) if request.method in SAFE else _over(request)
+        return _to_login(request) if request.method in sessions.SAFE else _over(request)
     wait = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     return pages.page(
         request,

@@ -22,6 +22,7 @@ COOKIE: Final = "fluxfarm_session"
 PATH: Final = "/dashboard"
 LIFE: Final = 12 * 3600  #: seconds
 OVER: Final = "The session is over; log in again, what you typed stays in the page."
+SAFE: Final = ("GET", "HEAD", "OPTIONS")  #: methods that change nothing
 PURPOSE: Final = "dashboard-1"  #: other things are sealed with the same key
 
 

@@ -68,7 +68,7 @@ async def visitor(request: Request, farm: FarmPart) -> Visitor:
     visit = sessions.find(farm.sealer, request.headers.get("cookie", ""))
     if visit is None:
         raise Unauthorized(sessions.OVER)
-    if request.method != "GET":
+    if request.method not in sessions.SAFE:
         await count(request, visit.secret)
     return Visitor(farm, visit.secret)
 
