@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from api.dashboard import pages
 from api.dashboard.visitors import VisitorPart
 from api.routes.models import detail, model, served
-from api.routes.providers import Window, board, reset_provider
+from api.routes.providers import Window, board, read_tried, reset_provider
 from fluxfarm.catalog import MODELS, find_model
 
 WINDOWS: Final = (("24h", "Last day"), ("30d", "Last 30 days"))
@@ -21,18 +21,19 @@ router = APIRouter()
 @router.get("/providers")
 def providers(request: Request, visitor: VisitorPart, window: Annotated[Window, Query()] = "24h") -> Response:
     """The leaderboard."""
-    rows = board(visitor.farm, visitor.secret, window).data
     with visitor.looking() as looking:
-        return pages.page(
-            request,
-            "providers.html",
-            looking,
-            rows=rows,
-            window=window,
-            windows=WINDOWS,
-            slowest=max((row.p95 or 0 for row in rows), default=0),
-            enabled=visitor.farm.remotes.enabled,
-        )
+        tried = read_tried(looking.session, looking.caller, window)
+    rows = board(visitor.farm, tried).data
+    return pages.page(
+        request,
+        "providers.html",
+        looking,
+        rows=rows,
+        window=window,
+        windows=WINDOWS,
+        slowest=max((row.p95 or 0 for row in rows), default=0),
+        enabled=visitor.farm.remotes.enabled,
+    )
 
 
 @router.post("/providers/reset")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,10 +25,12 @@ from fluxfarm.offers import Offer
 from fluxfarm.remotes import LOCAL, Remote
 from fluxfarm.request import RenderRequest
 from fluxfarm.scopes import Scope
+from storage.database import Session
 from storage.gates import Breaker, Gate
 from storage.repository import accounts, leaderboard, tenants
 from storage.repository.accounts import OPERATOR, own_account
 from storage.repository.leaderboard import Row
+from storage.repository.tenants import Caller
 
 Window = Literal["24h", "30d"]
 
@@ -75,6 +79,16 @@ class ProviderPage(_Part):
     data: list[ProviderRow]
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Attempts by provider and model, and the names of the providers that the tenant has a key of its own at."""
+
+    window: Window
+    tenant_id: UUID
+    own: frozenset[str]
+    rows: dict[tuple[str, str], Row]
+
+
 class OwnKey(Strict):
     """A key of your own at a provider."""
 
@@ -98,20 +112,21 @@ def list_providers(
     farm: FarmPart, secret: Secret, window: Annotated[Window, Query(description="How far back.")] = "24h"
 ) -> Response:
     """How each provider did: time, success, price, breaker."""
-    return reply(board(farm, secret, window))
-
-
-def board(farm: Farm, secret: str, window: Window) -> ProviderPage:
-    """The leaderboard, in a transaction of its own: the breakers are asked for over the network.
-
-    Raises:
-        Unauthorized, Forbidden: nobody, or not allowed to.
-    """
     with farm.database.transaction() as session:
-        key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        own = accounts.names(session, key.tenant_id)
-        rows = {(row.provider, row.model): row for row in leaderboard.board(session, WINDOWS[window])}
-    gates = {name: Gate(name, own_account(key.tenant_id) if name in own else OPERATOR) for name in farm.remotes}
+        tried = read_tried(session, allowed(tenants.authenticate(session, secret), Scope.READ), window)
+    return reply(board(farm, tried))
+
+
+def read_tried(session: Session, caller: Caller, window: Window) -> Tried:
+    """What the record knows for the leaderboard of a caller."""
+    rows = {(row.provider, row.model): row for row in leaderboard.board(session, WINDOWS[window])}
+    return Tried(window, caller.tenant_id, accounts.names(session, caller.tenant_id), rows)
+
+
+def board(farm: Farm, tried: Tried) -> ProviderPage:
+    """The leaderboard; in no transaction, as the breakers are asked for over the network."""
+    own, rows = tried.own, tried.rows
+    gates = {name: Gate(name, own_account(tried.tenant_id) if name in own else OPERATOR) for name in farm.remotes}
     breakers = farm.gates.look(gates.values())
     data = [_row(LOCAL, None, rows.get((LOCAL, "")), configured=bool(farm.settings.models))]
     for name, remote in farm.remotes.items():
@@ -120,7 +135,7 @@ def board(farm: Farm, secret: str, window: Window) -> ProviderPage:
             if remote.is_configured or name in own or row is not None:
                 data.append(_offered(remote, offer, row, breakers[gates[name]], own_key=name in own))
     data.sort(key=lambda one: (-(one.success if one.success is not None else 0.5), one.price or 0, one.provider))
-    return ProviderPage(window=window, data=data)
+    return ProviderPage(window=tried.window, data=data)
 
 
 @router.put(
