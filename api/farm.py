@@ -34,6 +34,7 @@ from storage.queue import Queue
 from storage.replica import Replica
 from storage.sealing import Sealer
 from storage.signing_identity import identity
+from storage.watermark import Watermark, open_watermark
 
 PICTURE_THREADS: Final = 8  #: requests that fetch or redraw pictures at once; the other threads stay free for the rest
 FETCH_SECONDS: Final = 10.0  #: for one reference URL, from the DNS query to the last byte
@@ -64,6 +65,7 @@ class Farm:
     board: Board  #: what is known of the providers
     metrics: Metrics
     provenance: Provenance  #: reads what pictures say of their making
+    watermark: Watermark | None  #: finds the invisible mark
     rates: Rates
     open_calls: OpenCalls
     tracing: Tracing
@@ -97,6 +99,7 @@ class Farm:
             board=Board(database, remotes, gates),
             metrics=Metrics(database),
             provenance=Provenance(identity(settings)),
+            watermark=open_watermark(settings),
             rates=Rates(settings, database),
             open_calls=OpenCalls(settings),
             tracing=Tracing.from_settings(settings, "api"),

@@ -33,6 +33,7 @@ def verify(
     else:
         for file, one in found:
             made = f" (job {one.job})" if one.job else ""
-            show(f"{file}: {WORDS[one.verdict]}{made}")
+            mark = "; its pixels carry this farm's watermark" if one.watermark else ""
+            show(f"{file}: {WORDS[one.verdict]}{made}{mark}")
     if any(one.verdict != "made_here" for _, one in found):
         raise typer.Exit(NOT_OURS)

@@ -107,7 +107,7 @@ class ReferenceReply(_Reply):
 
 
 class VerifyReply(_Reply):
-    """What a picture says of its making; ``job`` made this very file."""
+    """What a picture says of its making; ``watermark``: its pixels carry the farm's; ``job`` made this very file."""
 
     verdict: Literal["made_here", "signed_elsewhere", "changed", "unsigned"]
     generator: str | None = None
@@ -115,6 +115,7 @@ class VerifyReply(_Reply):
     source_type: str | None = None
     signed_by: str | None = None
     problems: list[str] = []
+    watermark: bool | None = None
     job: UUID | None = None
 
 

@@ -272,6 +272,11 @@ class Settings(Tuning):
         alias="FLUXFARM_PROVENANCE",
         description="`c2pa` signs that a picture is AI-made, `xmp` only says so, unsigned.",
     )
+    watermark: bool = Field(
+        False,
+        alias="FLUXFARM_WATERMARK",
+        description="Mark the pixels of new pictures, invisibly, so that `verify` knows them without their metadata.",
+    )
     c2pa_certificate: Path | None = Field(
         None,
         alias="C2PA_CERTIFICATE",

@@ -184,6 +184,7 @@ def put(
         quality=request.output_quality,
         width=request.width,
         height=request.height,
+        mark=None if worker.watermark is None else worker.watermark.mark,
         sign=None if worker.provenance is None else partial(worker.provenance.sign, model=request.model),
     )
     encoded_at = time.perf_counter()

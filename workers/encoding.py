@@ -47,6 +47,7 @@ QUALITY_FORMATS: Final = frozenset({"jpeg", "webp", "avif"})  #: PNG and GIF ign
 _GIF_RAMP: Final = b"\x01" + bytes(range(255, -1, -1)) + b"\x00"
 
 
+Mark = Callable[[Image.Image], Image.Image]  #: an RGB picture to the one with the invisible mark
 Sign = Callable[[bytes, str], bytes]  #: a file and its content type to the signed file
 
 
@@ -77,13 +78,20 @@ def centre_crop(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def encode(
-    image: Image.Image, *, output_format: str, quality: int, width: int, height: int, sign: Sign | None = None
+    image: Image.Image,
+    *,
+    output_format: str,
+    quality: int,
+    width: int,
+    height: int,
+    mark: Mark | None = None,
+    sign: Sign | None = None,
 ) -> Encoded:
     """Crop to ``width`` x ``height``, encode and mark as AI-made; nothing else that the picture carries is written.
 
-    ``sign`` comes last and gets the whole file. Without it the same pixels and arguments give the same bytes with the
-    same versions of the libraries; a signature differs each time. ``quality`` is 0 to 100; PNG and GIF ignore it
-    (``QUALITY_FORMATS``), WebP is lossless at 100. GIF has 256 colours.
+    ``mark`` gets the cropped picture. ``sign`` comes last and gets the whole file. Without it the same pixels and
+    arguments give the same bytes with the same versions of the libraries; a signature differs each time. ``quality``
+    is 0 to 100; PNG and GIF ignore it (``QUALITY_FORMATS``), WebP is lossless at 100. GIF has 256 colours.
 
     Raises:
         InvalidField: the format is none of ``CODECS``, or the quality is out of its range.
@@ -95,6 +103,8 @@ def encode(
         raise InvalidField(f"The quality is 0 to {LOSSLESS}, not {quality}.", param="output_quality")
     codec = CODECS[output_format]
     picture = centre_crop(image, width, height).convert("RGB")
+    if mark is not None:
+        picture = mark(picture)
     picture.info = {}
     try:
         body = codec.write(picture, quality)

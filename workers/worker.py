@@ -27,6 +27,7 @@ from storage.records import Worker
 from storage.repository import workers
 from storage.repository.turns import Claimant
 from storage.repository.workers import Condition, Reading
+from storage.watermark import open_watermark
 from workers import alive, readings
 from workers.delivery import end
 from workers.leases import Held, LeaseKeeper
@@ -65,6 +66,7 @@ class RenderWorker:
         self.dispatcher = Dispatcher(self.database, self.queue, window=settings.window)
         self.notifier = Notifier(self.database, self.queue)
         self.provenance = open_provenance(settings)
+        self.watermark = open_watermark(settings)
         self._couriers = ThreadPoolExecutor(COURIERS, "couriers")
         self.tracing = Tracing.from_settings(settings, "worker")
         self.safety = Safety(settings, self.database)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from typing import Any, Final
 from uuid import UUID
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from PIL import Image as Pillow
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -17,9 +19,12 @@ from api.bodies import FIELD, read_upload
 from api.errors import problems
 from api.farm import Farm, FarmPart
 from api.replies import reply
+from fluxfarm.errors import InvalidReference
 from fluxfarm.scopes import Scope
+from storage.pictures import sanitise
 from storage.provenance import Findings, Verdict
 from storage.repository import images, tenants
+from storage.watermark import FOUND
 
 FORM: Final[dict[str, Any]] = {
     "type": "object",
@@ -32,7 +37,7 @@ router = APIRouter(tags=["provenance"])
 
 
 class VerifyReply(BaseModel):
-    """What the file's signed manifest says, and the job that made it when it is one of the caller's."""
+    """What the file's signed manifest and its pixels say, and the job that made it when it is one of the caller's."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -45,6 +50,10 @@ class VerifyReply(BaseModel):
     source_type: str | None
     signed_by: str | None
     problems: list[str]
+    watermark: bool | None = Field(
+        description="Whether the pixels carry this farm's invisible mark. null: not looked for, as it is off or the "
+        "file is no PNG, JPEG or WebP from 64 pixels to 16 megapixels."
+    )
     job: UUID | None = Field(description="The job whose stored picture is this very file.")
 
 
@@ -59,11 +68,12 @@ async def verify_image(farm: FarmPart, secret: Secret, request: Request) -> Resp
     await check_caller(farm, secret, Scope.READ)
     body = await read_upload(request, farm.settings.upload_limit)
     found = await to_thread.run_sync(farm.provenance.inspect, body, limiter=farm.pictures)
+    marked = await to_thread.run_sync(_is_marked, farm, body, limiter=farm.pictures)
     job = await run_in_threadpool(_made_by, farm, secret, hashlib.sha256(body).hexdigest())
-    return reply(_worded(found, job))
+    return reply(_worded(found, marked, job))
 
 
-def _worded(found: Findings, job: UUID | None) -> VerifyReply:
+def _worded(found: Findings, marked: bool | None, job: UUID | None) -> VerifyReply:
     return VerifyReply(
         verdict=found.verdict,
         generator=found.generator,
@@ -71,8 +81,20 @@ def _worded(found: Findings, job: UUID | None) -> VerifyReply:
         source_type=found.source_type,
         signed_by=found.signed_by,
         problems=list(found.problems),
+        watermark=marked,
         job=job,
     )
+
+
+def _is_marked(farm: Farm, body: bytes) -> bool | None:
+    if farm.watermark is None:
+        return None
+    try:
+        picture = sanitise(body)
+    except InvalidReference:
+        return None
+    with Pillow.open(io.BytesIO(picture.png)) as image:
+        return farm.watermark.score(image) >= FOUND
 
 
 def _made_by(farm: Farm, secret: str, sha256: str) -> UUID | None:

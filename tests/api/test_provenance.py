@@ -9,6 +9,9 @@ from fastapi import FastAPI
 from PIL import Image as Pillow
 from starlette.testclient import TestClient
 
+from api.main import create_app
+from fluxfarm.settings import Settings
+from storage.watermark import open_watermark
 from tests.api.samples import SMALL, Hand, body, picture
 
 
@@ -47,8 +50,25 @@ def test_changed_and_unsigned_pictures_are_told(api: TestClient, app: FastAPI) -
         "sourceType": None,
         "signedBy": None,
         "problems": [],
+        "watermark": None,
         "job": None,
     }
+
+
+def test_the_watermark_is_found_in_a_file_that_lost_its_manifest(settings: Settings, api_key: str) -> None:
+    settings = settings.model_copy(update={"watermark": True})
+    mark = open_watermark(settings)
+    assert mark is not None
+    out = io.BytesIO()
+    plain = Pillow.effect_noise((256, 256), 40).convert("RGB")
+    mark.mark(plain).save(out, "JPEG", quality=80)
+    with TestClient(create_app(settings), headers={"Authorization": f"Bearer {api_key}"}) as api:
+        found = ask(api, out.getvalue())
+        assert (found["verdict"], found["watermark"]) == ("unsigned", True)
+        assert ask(api, picture())["watermark"] is False
+        out = io.BytesIO()
+        plain.save(out, "GIF")
+        assert ask(api, out.getvalue())["watermark"] is None
 
 
 @pytest.mark.parametrize(

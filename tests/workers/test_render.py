@@ -24,6 +24,7 @@ from storage.database import Database
 from storage.objects import object_key
 from storage.records import Job, Tenant
 from storage.repository import attempts, jobs, workers
+from storage.watermark import FOUND
 from tests.making import QUEUE, make_job, make_request, read_job, state
 from tests.workers.drawing import handle, klein_worker, local_provider, stored
 from tests.workers.lora_files import make_lora
@@ -92,6 +93,18 @@ def test_reading_the_prompt_is_timed_and_paid(
     read, drew = attempt.timings["encode_prompt"], attempt.timings["render"]
     assert read >= 0.3
     assert float(attempt.cost or 0) == pytest.approx(read + drew, abs=2e-4)
+
+
+def test_a_farm_with_a_watermark_marks_what_it_draws(
+    local: Settings, start: Callable[[Settings], RenderWorker], klein: Pipeline, database: Database, tenant: Tenant
+) -> None:
+    worker = klein_worker(start(local.model_copy(update={"watermark": True})), klein)
+    assert worker.watermark is not None
+    job = make_job(database, tenant, request=make_request(width=128, height=128, output_format="webp"))
+    assert handle(worker, job) == "SUCCESS"
+    (image,) = read_job(database, job).images
+    with Image.open(io.BytesIO(worker.store.get(image.object_key))) as picture:
+        assert worker.watermark.score(picture) >= FOUND
 
 
 def test_the_same_seed_is_the_same_picture(worker: RenderWorker, database: Database, tenant: Tenant) -> None:
