@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Final
 
 from fluxfarm.errors import InvalidField
@@ -47,6 +48,21 @@ class DenyList:
         """
         lines = (line.strip() for line in text.splitlines())
         return cls.read([line for line in lines if line and not line.startswith("#")], param)
+
+    @classmethod
+    def of_file(cls, path: Path, param: str) -> DenyList:
+        """The entries of the file at ``path``.
+
+        Raises:
+            InvalidField: as above, or the file cannot be read.
+        """
+        try:
+            lines = path.read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise InvalidField(f"{path} cannot be read: {error.strerror}.", param=param) from None
+        except UnicodeDecodeError:
+            raise InvalidField(f"{path} is no text in UTF-8.", param=param) from None
+        return cls.of_lines(lines, param)
 
     def __add__(self, other: DenyList) -> DenyList:
         """Both."""

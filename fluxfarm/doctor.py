@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from fluxfarm import farmfile, parts
 from fluxfarm.catalog import find_model
+from fluxfarm.denials import DenyList
 from fluxfarm.embedded import blocked_folders, find_postgres, find_valkey
 from fluxfarm.errors import FluxfarmError
 from fluxfarm.settings import Settings
@@ -33,7 +34,16 @@ ENOUGH_DISK: Final = 20 * GIB  #: below, the weights of a real model do not fit
 ENOUGH_FILES: Final = 1024  #: open files of one process; an event stream holds one for each listener
 CONNECT_TIMEOUT: Final = 2.0  #: seconds
 TORCH_TIMEOUT: Final = 120.0  #: seconds; a cold import from a slow disk takes long
-PORTS: Final = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379, "postgresql": 5432, "postgres": 5432}
+PORTS: Final = {
+    "http": 80,
+    "https": 443,
+    "redis": 6379,
+    "rediss": 6379,
+    "postgresql": 5432,
+    "postgres": 5432,
+    "amqp": 5672,
+    "amqps": 5671,
+}
 
 #: Runs in a child: this package must never import torch.
 ASK_TORCH: Final = """
@@ -62,6 +72,7 @@ def check(settings: Settings) -> list[Finding]:
         _rendering(),
         _gpu(settings),
         *(_weights(settings, source) for source in settings.models),
+        *_safety(settings),
         _disk(settings),
         *_services(settings),
         *_ports(settings),
@@ -156,6 +167,32 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
 
 
+def _safety(settings: Settings) -> Iterator[Finding]:
+    if settings.deny_file is not None:
+        try:
+            DenyList.of_file(settings.deny_file, "FLUXFARM_DENY_FILE")
+        except FluxfarmError as error:
+            yield Finding("deny list", "fail", error.message, f"Correct {error.param}; no worker starts with it.")
+    if settings.classifier is not None and not (settings.classifier / "config.json").is_file():
+        what = f"{settings.classifier} has no config.json"
+        yield Finding(
+            "classifier", "fail", what, "Name the folder of a classifier; without it no picture is given out."
+        )
+    yield _looks(settings)
+
+
+def _looks(settings: Settings) -> Finding:
+    looks = {"a deny list": settings.deny_file, "a classifier": settings.classifier}
+    named = " and ".join(name for name, path in looks.items() if path is not None)
+    if settings.safety == "off" and named:
+        advice = "Set FLUXFARM_SAFETY=log or block, unless only tenants with a mode of their own should be looked at."
+        return Finding("safety", "warn", f"FLUXFARM_SAFETY=off, but {named}", advice)
+    if settings.safety != "off" and not named:
+        advice = "Name FLUXFARM_DENY_FILE or FLUXFARM_CLASSIFIER; without them only tenants' own words are looked for."
+        return Finding("safety", "warn", f"FLUXFARM_SAFETY={settings.safety}, but nothing to look with", advice)
+    return Finding("safety", "ok", f"{settings.safety}, with {named}" if named else "off")
+
+
 def _disk(settings: Settings) -> Finding:
     folder = _nearest(settings.data_dir.expanduser().absolute())
     free = shutil.disk_usage(folder).free
@@ -180,6 +217,13 @@ def _services(settings: Settings) -> Iterator[Finding]:
     for name, setting, secret in urls:
         url = secret.get_secret_value()
         yield _reachable(name, setting, url) if url else _embedded(name)
+    more = (
+        ("tickets", "FLUXFARM_BROKER_URL", settings.broker_url),
+        ("replica", "FLUXFARM_REPLICA_URL", settings.replica_url),
+    )
+    for name, setting, secret in more:
+        if url := secret.get_secret_value():
+            yield _reachable(name, setting, url)
     if settings.s3_bucket and settings.s3_endpoint_url:
         yield _reachable("objects", "S3_ENDPOINT_URL", settings.s3_endpoint_url)
     else:

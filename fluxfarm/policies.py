@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SafetyMode = Literal["off", "log", "block"]
+#: a path, or none where the variable is empty, as a Compose file passes one on that nobody has set
+PerhapsPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 
 class Policies(BaseSettings):
@@ -61,12 +63,12 @@ class Policies(BaseSettings):
             "it, `block` ends the job as `moderated`; where the tenant has no mode of its own."
         ),
     )
-    deny_file: Path | None = Field(
+    deny_file: PerhapsPath = Field(
         None,
         alias="FLUXFARM_DENY_FILE",
         description="File of words that no prompt may hold, one a line; `/…/` is a regular expression, `#` a comment.",
     )
-    classifier: Path | None = Field(
+    classifier: PerhapsPath = Field(
         None,
         alias="FLUXFARM_CLASSIFIER",
         description=(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from fluxfarm.policies import Policies
+from fluxfarm.policies import PerhapsPath, Policies
 
 
 class Reporting(Policies):
@@ -28,7 +27,7 @@ class Reporting(Policies):
     metrics_token: SecretStr = Field(
         SecretStr(""), alias="FLUXFARM_METRICS_TOKEN", description="Bearer token that `/metrics` asks for. Empty: none."
     )
-    alive_file: Path | None = Field(
+    alive_file: PerhapsPath = Field(
         None,
         alias="FLUXFARM_ALIVE_FILE",
         description="File that a worker or the scheduler touches while it lives, for `python -m workers.alive`.",

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from fluxfarm.policies import PerhapsPath
 from fluxfarm.sources import ModelSource, parse_sources
 from fluxfarm.tuning import Tuning
 
@@ -168,7 +169,7 @@ class Settings(Tuning):
         alias="FLUXFARM_ALLOW_DOWNLOADS",
         description="Let a worker fetch weights from the hub; off, it uses only what is on the disk.",
     )
-    loras: Path | None = Field(
+    loras: PerhapsPath = Field(
         None,
         alias="FLUXFARM_LORAS",
         description=(
@@ -277,12 +278,12 @@ class Settings(Tuning):
         alias="FLUXFARM_WATERMARK",
         description="Mark the pixels of new pictures, invisibly, so that `verify` knows them without their metadata.",
     )
-    c2pa_certificate: Path | None = Field(
+    c2pa_certificate: PerhapsPath = Field(
         None,
         alias="C2PA_CERTIFICATE",
         description="PEM file: signing certificate (ES256) and chain. Empty: a development one in the data folder.",
     )
-    c2pa_key: Path | None = Field(None, alias="C2PA_KEY", description="PEM file: its private key, without a password.")
+    c2pa_key: PerhapsPath = Field(None, alias="C2PA_KEY", description="PEM file: its private key, without a password.")
 
     # --- remote providers ----------------------------------------------------------------------------------------
     remote: Literal["auto", "on", "off"] = Field(

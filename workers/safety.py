@@ -44,12 +44,12 @@ class Safety:
         """Reads the farm's deny list; the classifier is loaded with its first picture.
 
         Raises:
-            InvalidField: the deny list has a line that is none.
+            InvalidField: the deny list cannot be read, or has a line that is none.
         """
         self._mode: SafetyMode = settings.safety
         self._database = database
-        lines = "" if settings.deny_file is None else settings.deny_file.read_text(encoding="utf-8")
-        self._deny = DenyList.of_lines(lines, "FLUXFARM_DENY_FILE")
+        path = settings.deny_file
+        self._deny = DenyList() if path is None else DenyList.of_file(path, "FLUXFARM_DENY_FILE")
         self._classifier = None if settings.classifier is None else Classifier(settings)
         self._known: dict[UUID, tuple[float, _Rules]] = {}
 

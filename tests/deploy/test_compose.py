@@ -59,6 +59,30 @@ def test_whoever_routes_or_calls_knows_every_provider() -> None:
     assert {"DATABASE_URL", "FLUXFARM_SECRET_KEY"} <= set(OWN["worker-remote"]["environment"])
 
 
+def test_what_an_operator_sets_reaches_every_part() -> None:
+    """Variables that nobody has set come in empty or as the default, and then mean nothing."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    passed = dict(re.findall(r"(FLUXFARM_\w+): \$\{\w+:-(.*)\}", text))
+    for prefix in (
+        "safety",
+        "deny_file",
+        "classifier",
+        "loras",
+        "broker_url",
+        "replica_url",
+        "batch_size",
+        "warm_sizes",
+    ):
+        for name, field in Settings.model_fields.items():
+            if name.startswith(prefix):
+                assert field.alias in passed, name
+                assert all(field.alias in one["environment"] for one in OWN.values()), name
+                given = Settings.model_validate({str(field.alias): passed[str(field.alias)]})
+                assert getattr(given, name) == field.get_default(call_default_factory=True), name
+    for name, one in OWN.items():
+        assert "${FILES_FOLDER:-files}:/files:ro" in one["volumes"], name
+
+
 def test_every_variable_without_a_default_is_written_by_make_env() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     required = set(re.findall(r"\$\{(\w+):\?", text))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fluxfarm.denials import DenyList
@@ -32,6 +34,16 @@ def test_an_entry_that_is_none_is_named(entry: str) -> None:
     with pytest.raises(InvalidField) as caught:
         DenyList.read(["fine", entry], "safety.deny")
     assert caught.value.param == "safety.deny.1"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes("Bj\xf6rk".encode("latin-1"))
+    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "directory"), (tmp_path / "latin", "UTF-8")):
+        with pytest.raises(InvalidField, match=why) as caught:
+            DenyList.of_file(path, "FLUXFARM_DENY_FILE")
+        assert caught.value.param == "FLUXFARM_DENY_FILE"
+    (tmp_path / "windows").write_text("\ufeffkernkraft\r\nfox\r\n", encoding="utf-8")
+    assert DenyList.of_file(tmp_path / "windows", "file").entries == ("kernkraft", "fox")
 
 
 def test_two_lists_are_one() -> None:

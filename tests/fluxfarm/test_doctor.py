@@ -70,6 +70,39 @@ def test_a_taken_port_is_a_failure_that_names_its_setting(tmp_path: Path, listen
     assert findings[1].status == "ok"
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, {"safety": "ok"}),
+        ({"safety": "block"}, {"safety": "warn"}),
+        ({"deny_file": "words"}, {"safety": "warn"}),
+        ({"safety": "log", "deny_file": "words"}, {"safety": "ok"}),
+        ({"safety": "log", "deny_file": "broken"}, {"deny list": "fail", "safety": "ok"}),
+        ({"safety": "log", "deny_file": "nowhere"}, {"deny list": "fail", "safety": "ok"}),
+        ({"safety": "log", "classifier": "nowhere"}, {"classifier": "fail", "safety": "ok"}),
+    ],
+)
+def test_safety_that_looks_at_nothing_is_told(tmp_path: Path, changes: dict[str, str], told: dict[str, str]) -> None:
+    (tmp_path / "words").write_text("kernkraft\n")
+    (tmp_path / "broken").write_text("/(/\n")
+    named = {name: value if name == "safety" else tmp_path / value for name, value in changes.items()}
+    findings = list(doctor._safety(quiet(tmp_path, **named)))
+    assert {one.name: one.status for one in findings} == told
+    assert all(one.advice for one in findings if one.status != "ok")
+
+
+def test_a_second_broker_and_a_standby_are_looked_for_where_they_are_named(tmp_path: Path, listener: int) -> None:
+    settings = quiet(
+        tmp_path,
+        broker_url=SecretStr(f"amqp://me:hush@127.0.0.1:{listener}/farm"),
+        replica_url=SecretStr("postgresql://me:hush@127.0.0.1:1/farm"),
+    )
+    found = {one.name: one for one in doctor._services(settings)}
+    assert (found["tickets"].status, found["replica"].status) == ("ok", "fail")
+    assert found["replica"].advice == "Start it, or correct FLUXFARM_REPLICA_URL."
+    assert "hush" not in repr(found)
+
+
 def test_ports_of_the_farm_that_runs_here_are_no_failure(tmp_path: Path, listener: int) -> None:
     settings = quiet(tmp_path, port=listener)
     settings.data_dir.mkdir()
