@@ -1,4 +1,7 @@
-"""Words that no prompt may hold: whole words and phrases, whatever their case, or regular expressions."""
+"""Words that no prompt may hold: whole words and phrases, whatever their case, or regular expressions.
+
+Chinese, Japanese, Korean, Thai and their like do not part words as others do: theirs are found wherever they stand.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,12 @@ from typing import Final
 from fluxfarm.errors import InvalidField
 
 LONGEST: Final = 200  #: characters of one entry
+#: letters of scripts that put no space between words (or join endings to them): Thai to Khmer, kana, Han, Hangul
+JOINED: Final = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
+APART: Final = rf"[^\W{JOINED}]"  #: a letter that would make another word of the one beside it
 
 
 def plain(text: str) -> str:
@@ -89,4 +98,6 @@ def _pattern(entry: str, param: str) -> re.Pattern[str]:
     words = plain(entry)
     if not words:
         raise InvalidField("An entry without a letter would be in every prompt.", param=param)
-    return re.compile(rf"(?<!\w){re.escape(words)}(?!\w)")
+    before = "" if re.match(f"[{JOINED}]", words) else f"(?<!{APART})"
+    after = "" if re.search(f"[{JOINED}]$", words) else f"(?!{APART})"
+    return re.compile(f"{before}{re.escape(words)}{after}")

@@ -29,6 +29,26 @@ def test_words_are_found_however_they_are_written(prompt: str, place: int | None
     assert LIST.find(prompt) == place
 
 
+@pytest.mark.parametrize(
+    ("entry", "prompt", "is_found"),
+    [
+        ("核弹", "一枚核弹爆炸", True),
+        ("核弹", "核 弹", False),
+        ("爆弾", "大きな爆弾の絵", True),
+        ("テスト", "ﾃｽﾄ機", True),
+        ("폭탄", "폭탄을 그려줘", True),
+        ("ระเบิด", "รูประเบิดใหญ่", True),
+        ("bomb", "一个bomb爆炸", True),
+        ("bomb", "一个bombs爆炸", False),
+        ("bomb", "bombé", False),
+        ("tnt爆弾", "ein tnt爆弾", True),
+        ("tnt爆弾", "atnt爆弾", False),
+    ],
+)
+def test_scripts_without_spaces(entry: str, prompt: str, is_found: bool) -> None:
+    assert (DenyList((entry,)).find(prompt) is not None) == is_found
+
+
 @pytest.mark.parametrize("entry", ["", "x" * 201, "/(/", "/[/", "\u200b"])
 def test_an_entry_that_is_none_is_named(entry: str) -> None:
     with pytest.raises(InvalidField) as caught:
