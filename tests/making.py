@@ -1,10 +1,14 @@
-"""Jobs to test with."""
+"""Jobs to test with, and databases of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
+from pydantic import SecretStr
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from fluxfarm.jobs import JobState, JobType, Lane
@@ -19,6 +23,25 @@ from storage.repository.turns import Claim, Claimant
 
 MODEL = "fluxfarm/flux-2-klein-small"
 QUEUE = local_queue(MODEL)
+
+
+@contextmanager
+def own_database(server_url: str, *, pool_size: int = 10) -> Iterator[Database]:
+    """An empty database without tables on the server of the tests; the other tests keep theirs."""
+    name = f"own_{uuid4().hex}"
+    server = Database(SecretStr(server_url), pool_size=1)
+    alone = server.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with alone.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = server.engine.url.set(drivername="postgresql", database=name)
+    own = Database(SecretStr(url.render_as_string(hide_password=False)), pool_size=pool_size)
+    try:
+        yield own
+    finally:
+        own.close()
+        with alone.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        server.close()
 
 
 def make_request(**changes: Any) -> RenderRequest:

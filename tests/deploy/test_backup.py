@@ -7,11 +7,8 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from api.main import create_app
@@ -23,6 +20,7 @@ from storage.objects import make_store
 from storage.queue import Queue
 from tests.api.samples import Hand, body
 from tests.conftest import ROOT
+from tests.making import own_database
 from workers.sweeping import Sweeper
 
 GUIDE = (ROOT / "docs" / "guides" / "backup.md").read_text(encoding="utf-8")
@@ -31,18 +29,8 @@ BACK_UP, RESTORE = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
 
 @pytest.fixture
 def restored(postgres_url: str) -> Iterator[Database]:
-    """An empty database on the same server."""
-    name = f"restored_{uuid4().hex}"
-    server = Database(SecretStr(postgres_url), pool_size=1)
-    with server.engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
-    database = Database(SecretStr(postgres_url.replace("/postgres?", f"/{name}?")), pool_size=5)
-    yield database
-    database.close()
-    with server.engine.connect() as connection:
-        dropped = text(f"DROP DATABASE {name} WITH (FORCE)")
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(dropped)
-    server.close()
+    with own_database(postgres_url, pool_size=5) as database:
+        yield database
 
 
 def run(script: str, **environment: str) -> None:

@@ -6,7 +6,6 @@ import base64
 import io
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -15,7 +14,7 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 from pydantic import SecretStr
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import select
 
 from api.main import create_app
 from fluxfarm.jobs import JobState
@@ -25,6 +24,7 @@ from storage.database import Database
 from storage.records import Job
 from storage.repository import tenants
 from tests.conftest import migrate
+from tests.making import own_database
 from tests.money import assert_balanced
 from tests.remote.office import DEV, Office, on_the_wire, opened
 from tests.stubs.fal import FalStub
@@ -60,19 +60,9 @@ def working(office: Office) -> Iterator[None]:
 
 @pytest.fixture
 def second_database(postgres_url: str) -> Iterator[Database]:
-    """A database of its own on the same server."""
-    name = f"second_{time.monotonic_ns()}"
-    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = engine.url.set(database=name).render_as_string(hide_password=False)
-    made = Database(SecretStr(url), pool_size=10)
-    migrate(made)
-    yield made
-    made.close()
-    with engine.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    engine.dispose()
+    with own_database(postgres_url) as made:
+        migrate(made)
+        yield made
 
 
 def test_a_farm_is_the_provider_of_another(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 from alembic import command
@@ -9,28 +8,18 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from pydantic import SecretStr
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect
 
 from storage.database import Database
 from storage.records import Base
 from tests.conftest import ROOT, migrate
+from tests.making import own_database
 
 
 @pytest.fixture
 def empty(postgres_url: str) -> Iterator[Database]:
-    """A database of its own on the same server, so that the other tests keep their tables."""
-    name = f"migrations_{uuid4().hex}"
-    server = Database(SecretStr(postgres_url), pool_size=1)
-    with server.engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
-    database = Database(SecretStr(postgres_url.replace("/postgres?", f"/{name}?")), pool_size=2)
-    assert database.engine.url.database == name
-    yield database
-    database.close()
-    with server.engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"DROP DATABASE {name}"))
-    server.close()
+    with own_database(postgres_url, pool_size=2) as database:
+        yield database
 
 
 def _config(database: Database) -> Config:
