@@ -65,10 +65,11 @@ class Previews:
             pipe.expire(_key(uuid), LIFE)
             pipe.execute()
 
-    def forget(self, uuid: UUID) -> None:
-        """The job was erased; what this cannot delete is gone in two minutes."""
-        with _silently("previews_not_forgotten", uuid):
-            self._redis.delete(_key(uuid))
+    def forget(self, *uuids: UUID) -> None:
+        """The jobs were erased; what this cannot delete is gone in two minutes."""
+        if uuids:
+            with _silently("previews_not_forgotten", uuids[0]):
+                self._redis.delete(*map(_key, uuids))
 
     def reader(self, uuid: UUID) -> PreviewReader:
         """Reads the previews of a job on the event loop."""

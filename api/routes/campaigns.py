@@ -238,7 +238,8 @@ def erase_campaign(farm: FarmPart, secret: Secret, name: Name) -> Response:
     """
     with farm.database.transaction() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.CAMPAIGNS)
-        campaigns.erase(session, key.tenant_id, name)
+        gone = campaigns.erase(session, key.tenant_id, name)
+    farm.previews.forget(*gone)
     return Response(status_code=204)
 
 

@@ -173,8 +173,10 @@ def wish(session: Session, tenant_id: UUID, name: str, wanted: Wish) -> Campaign
     return found
 
 
-def erase(session: Session, tenant_id: UUID, name: str) -> None:
-    """Remove a campaign and all its jobs; those that run stop, and the sweeper deletes what they stored. Money stays.
+def erase(session: Session, tenant_id: UUID, name: str) -> list[UUID]:
+    """Remove a campaign and all its jobs, and give them; those that run stop, and the sweeper deletes what they stored.
+
+    Money stays.
 
     Raises:
         NotFound: no such campaign.
@@ -187,6 +189,7 @@ def erase(session: Session, tenant_id: UUID, name: str) -> None:
         if row.status == JobState.RUNNING:
             events.announce_stop(session, row.uuid, None)
     session.execute(delete(Campaign).where(Campaign.id == found.id))
+    return [row.uuid for row in gone]
 
 
 def cancel_waiting(session: Session, tenant_id: UUID, name: str, problem: Problem) -> list[UUID]:

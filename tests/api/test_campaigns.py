@@ -10,7 +10,9 @@ import zipfile
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
+from uuid import UUID, uuid4
 
+from redis import Redis
 from starlette.testclient import TestClient
 
 from api.campaign_references import Pictures
@@ -19,6 +21,7 @@ from api.main import create_app
 from fluxfarm.campaigns.spec import Spec
 from fluxfarm.settings import Settings
 from storage.database import Database
+from storage.previews import Preview, Previews
 from tests.api.campaigns_made import files, make, render, spec
 from tests.api.samples import Hand, rows
 from tests.money import assert_balanced
@@ -178,6 +181,19 @@ def test_pages_of_campaigns(api: TestClient) -> None:
     assert [one["name"] for one in first["data"] + rest["data"]] == ["three", "two", "one"]
     assert rest["nextCursor"] is None
     assert api.get("/v1/campaigns", params={"cursor": "x"}).status_code == 400
+
+
+def test_previews_of_an_erased_campaign_are_gone_with_it(api: TestClient, settings: Settings) -> None:
+    make(api)
+    jobs = [UUID(one["job"]) for one in files(api)]
+    seen = Preview(attempt=1, n=0, index=0, step=1, steps=2, content_type="image/png", body=b"seen")
+    previews = Previews(settings.redis_url)
+    for uuid in (*jobs, other := uuid4()):
+        previews.put(uuid, seen)
+    assert api.delete("/v1/campaigns/spring").status_code == 204
+    with Redis.from_url(settings.redis_url.get_secret_value()) as valkey:
+        assert valkey.keys("preview:*") == [f"preview:{other}".encode()]
+    previews.close()
 
 
 def test_a_budget_that_is_too_small_makes_nothing(settings: Settings, api_key: str, database: Database) -> None:
