@@ -33,6 +33,12 @@ class Settings(Tuning):
         alias="FLUXFARM_REPLICA_URL",
         description="A standby of that PostgreSQL that answers lists, some moments late. Empty: the primary does.",
     )
+    replica_lag: float = Field(
+        30.0,
+        alias="FLUXFARM_REPLICA_LAG",
+        gt=0,
+        description="Seconds that the standby may be behind; the primary answers while it is more.",
+    )
     redis_url: SecretStr = Field(
         SecretStr(""),
         alias="REDIS_URL",

@@ -5,17 +5,23 @@ A list from a replica may be some moments old; who looks a single job up asks th
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 import structlog
+from sqlalchemy import text
 
 from fluxfarm.errors import DatabaseUnavailable
 from fluxfarm.settings import Settings
 from storage.database import Database, Session
 
 PAUSE: Final = 5.0  #: seconds without another try after the replica did not answer
+LOOK: Final = 1.0  #: seconds between two looks at how far it is behind
+WRITTEN: Final = text("SELECT pg_current_wal_insert_lsn()::text")
+REPLAYED: Final = text("SELECT pg_last_wal_replay_lsn() >= CAST(:place AS pg_lsn)")
 
 Answer = TypeVar("Answer")
 log = structlog.get_logger()
@@ -30,6 +36,12 @@ class Replica:
         self._primary = primary
         self._replica = Database(url, pool_size=settings.api_threads) if url.get_secret_value() else None
         self._away_until = 0.0
+        self._limit = settings.replica_lag
+        self._looking = threading.Lock()
+        self._look_at = 0.0
+        self._mark: tuple[float, str] | None = None  #: a moment, and how far the primary had written then
+        self._was_near = False
+        self._had_all_of = -math.inf  #: the last moment of which the replica is known to have all
 
     def read(self, ask: Callable[[Session], Answer]) -> Answer:
         """The answer to a question that changes nothing; it may be asked twice.
@@ -39,13 +51,42 @@ class Replica:
         """
         if self._replica is not None and time.monotonic() >= self._away_until:
             try:
-                with self._replica.statements() as session:
-                    return ask(session)
+                if self._follows(self._replica):
+                    with self._replica.statements() as session:
+                        return ask(session)
             except DatabaseUnavailable:
                 self._away_until = time.monotonic() + PAUSE
                 log.warning("replica_unavailable")
         with self._primary.statements() as session:
             return ask(session)
+
+    def _follows(self, replica: Database) -> bool:
+        """Whether it is behind by no more than the limit; one thread looks, the others take what it last found."""
+        if time.monotonic() >= self._look_at and self._looking.acquire(blocking=False):
+            try:
+                self._look(replica)
+                was, self._was_near = self._was_near, self._is_near()
+                if was and not self._was_near:
+                    log.warning("replica_behind", seconds=round(time.monotonic() - self._had_all_of))
+            finally:
+                self._look_at = time.monotonic() + min(LOOK, self._limit / 4)
+                self._looking.release()
+        return self._is_near()
+
+    def _is_near(self) -> bool:
+        return time.monotonic() - self._had_all_of <= self._limit
+
+    def _look(self, replica: Database) -> None:
+        """Wait for one mark at a time: the clock of its last transaction says nothing on a farm at rest."""
+        if self._mark is None:
+            moment = time.monotonic()
+            with self._primary.statements() as session:
+                self._mark = (moment, str(session.scalar(WRITTEN)))
+        moment, place = self._mark
+        with replica.statements() as session:
+            has_it = session.scalar(REPLAYED, {"place": place})
+        if has_it:
+            self._had_all_of, self._mark = moment, None
 
     def close(self) -> None:
         """Give the replica's connections back; the primary is somebody else's."""
