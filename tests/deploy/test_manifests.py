@@ -97,6 +97,31 @@ def test_only_those_who_must_reach_the_outside(overlay: str) -> None:
         assert pod["metadata"]["labels"]["app.kubernetes.io/part-of"] == "fluxfarm", name
 
 
+def test_the_parts_that_settings_may_name_are_within_reach() -> None:
+    (policy,) = [one for one in of("gpu", "NetworkPolicy") if one["metadata"]["name"] == "services"]
+    reached = {
+        rule["to"][0]["podSelector"]["matchLabels"]["fluxfarm/service"]: {port["port"] for port in rule["ports"]}
+        for rule in policy["spec"]["egress"]
+    }
+    assert reached == {
+        "postgres": {5432},
+        "valkey": {6379},
+        "objects": {8333},
+        "rabbitmq": {5671, 5672},
+        "collector": {4318},
+    }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_workers_see_a_deny_list_where_there_is_one(overlay: str) -> None:
+    found = {name: pod["spec"] for name, pod in pods(overlay) if name.startswith("worker-")}
+    assert found
+    for name, spec in found.items():
+        assert {"name": "files", "configMap": {"name": "fluxfarm-files", "optional": True}} in spec["volumes"], name
+        mounts = spec["containers"][0]["volumeMounts"]
+        assert {"name": "files", "mountPath": "/files", "readOnly": True} in mounts, name
+
+
 @pytest.mark.parametrize("overlay", ["gpu", "remote-only"])
 def test_workers_scale_to_zero_on_what_waits_and_what_runs(overlay: str) -> None:
     targets = {name for name, _ in pods(overlay)}
