@@ -69,7 +69,7 @@ def test_what_an_operator_sets_reaches_every_part() -> None:
         "classifier",
         "loras",
         "broker_url",
-        "replica_url",
+        "replica_",
         "batch_size",
         "warm_sizes",
     ):
