@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -17,8 +18,10 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from fluxfarm.client_events import JobEvent, parse
+from fluxfarm.errors import DatabaseUnavailable
 from storage.database import Database
 from storage.previews import Preview
+from storage.records import Job
 from tests.api.samples import Hand, body
 
 
@@ -70,6 +73,27 @@ def test_a_long_poll_ends_when_the_job_is_erased(web: httpx.Client) -> None:
     uuid = accept(web)
     with later(lambda: web.delete(f"/v1/jobs/{uuid}")):
         assert web.get(f"/v1/jobs/{uuid}?wait=20").status_code == 404
+
+
+def test_a_long_poll_outlasts_a_moment_without_the_database(
+    web: httpx.Client, app: FastAPI, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uuid, tried, read = accept(web), [], app.state.farm.polls.read
+
+    async def away_at_first(tenant_id: UUID, uuid: UUID) -> Job:
+        tried.append(uuid)
+        if len(tried) == 1:
+            hand.finish(hand.claim(str(uuid)))
+            raise DatabaseUnavailable("Away.")
+        found: Job = await read(tenant_id, uuid)
+        return found
+
+    monkeypatch.setattr(app.state.farm.polls, "read", away_at_first)
+    reply = web.get(f"/v1/jobs/{uuid}?wait=10")
+    assert (reply.status_code, reply.json()["aiRecord"]["status"]) == (200, "SUCCESS")
+    tried.clear()
+    other = accept(web)
+    assert web.get(f"/v1/jobs/{other}?wait=1").status_code == 503, "there is no time for another look"
 
 
 def test_prefer_wait(web: httpx.Client, hand: Hand, database: Database) -> None:
