@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import structlog
 from sqlalchemy import text
 
-from fluxfarm.errors import DatabaseUnavailable
+from fluxfarm.errors import DatabaseUnavailable, NotFound
 from fluxfarm.settings import Settings
 from storage.database import Database, Session
 
@@ -43,17 +43,22 @@ class Replica:
         self._was_near = False
         self._had_all_of = -math.inf  #: the last moment of which the replica is known to have all
 
-    def read(self, ask: Callable[[Session], Answer]) -> Answer:
+    def read(self, ask: Callable[[Session], Answer], *, fresh: bool = False) -> Answer:
         """The answer to a question that changes nothing; it may be asked twice.
+
+        ``fresh`` is for who has just changed something, and must see it: the primary answers.
 
         Raises:
             DatabaseUnavailable: neither answers.
+            NotFound: the primary has not what is asked for, either.
         """
-        if self._replica is not None and time.monotonic() >= self._away_until:
+        if self._replica is not None and not fresh and time.monotonic() >= self._away_until:
             try:
                 if self._follows(self._replica):
                     with self._replica.statements() as session:
                         return ask(session)
+            except NotFound:  # as the row that a list goes on from: it may be too new
+                pass
             except DatabaseUnavailable:
                 self._away_until = time.monotonic() + PAUSE
                 log.warning("replica_unavailable")

@@ -32,12 +32,11 @@ def list_campaigns(request: Request, visitor: VisitorPart, before: str | None = 
     """The newest first; ``before`` is the last one's moment on the page before."""
     moment = native.read_moment(before)
     with visitor.looking() as looking:
-        found = campaigns.list_page(looking.session, looking.caller.tenant_id, before=moment, limit=SHOWN + 1)
-        records = [campaign_record(looking.session, one) for one in found[:SHOWN]]
-        following = found[SHOWN - 1].created_at if len(found) > SHOWN else None
-        return pages.page(
-            request, "campaigns.html", looking, campaigns=records, is_first=moment is None, following=following
-        )
+        tenant_id = looking.caller.tenant_id
+    records, following = visitor.read(lambda session: native.listed(session, tenant_id, moment, SHOWN))
+    return pages.page(
+        request, "campaigns.html", looking, campaigns=records, is_first=moment is None, following=following
+    )
 
 
 @router.post("/campaigns/{name}/steer/{step}")

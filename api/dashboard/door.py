@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.bodies import too_large
 from api.dashboard import faults, sessions
@@ -51,10 +51,20 @@ class Door:
             refusal = error_response(error, native) if is_native else faults.shown(Request(scope), error)
             await refusal(scope, receive, send)
             return
+        answer = send if scope["method"] in sessions.SAFE else _noting(farm, send)
         try:
-            await self._app(inner, receive, send)
+            await self._app(inner, receive, answer)
         finally:
             scope.setdefault("route", inner.get("route"))  # for the metrics, which are counted outside
+
+
+def _noting(farm: Farm, send: Send) -> Send:
+    async def note(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            sessions.note_write(farm, MutableHeaders(scope=message))
+        await send(message)
+
+    return note
 
 
 def check_origin(farm: Farm, headers: Headers) -> None:

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from api.airecords import make_cursor, read_cursor
 from api.dashboard import pages
 from api.dashboard.jobs import Wanted
-from api.dashboard.visitors import Visitor, VisitorPart
+from api.dashboard.visitors import Looking, Visitor, VisitorPart
 from api.replies import reply
 from fluxfarm.catalog import MODELS
 from storage.repository import gallery
@@ -45,31 +45,31 @@ class Wall(BaseModel):
 @router.get("")
 def show(request: Request, visitor: VisitorPart, wanted: Annotated[Wanted, Query()]) -> Response:
     """The newest, and where the others are."""
-    found, following = _page(visitor, wanted, FIRST)
-    with visitor.looking() as looking:
-        return pages.page(
-            request,
-            "gallery.html",
-            looking,
-            pictures=found,
-            wanted=wanted,
-            following=None if following is None else wanted.link(cursor=following),
-            models=MODELS,
-        )
+    looking, found, following = _page(visitor, wanted, FIRST)
+    return pages.page(
+        request,
+        "gallery.html",
+        looking,
+        pictures=found,
+        wanted=wanted,
+        following=None if following is None else wanted.link(cursor=following),
+        models=MODELS,
+    )
 
 
 @router.get("/pictures")
 def more(visitor: VisitorPart, wanted: Annotated[Wanted, Query()]) -> Response:
     """A thousand jobs' pictures: sizes and names, for the layout."""
-    found, following = _page(visitor, wanted, MORE)
+    _, found, following = _page(visitor, wanted, MORE)
     data = [PictureReply(id=f"{one.uuid}/{one.n}", w=one.width, h=one.height, p=one.prompt[:PROMPT]) for one in found]
     return reply(Wall(data=data, next=following))
 
 
-def _page(visitor: Visitor, wanted: Wanted, limit: int) -> tuple[list[Shown], str | None]:
+def _page(visitor: Visitor, wanted: Wanted, limit: int) -> tuple[Looking, list[Shown], str | None]:
     before = read_cursor(wanted.cursor)
     with visitor.looking() as looking:
-        found, following = gallery.page(
-            looking.session, looking.caller.tenant_id, wanted.filter(), before=before, limit=limit
-        )
-    return found, make_cursor(following)
+        tenant_id = looking.caller.tenant_id
+    found, following = visitor.read(
+        lambda session: gallery.page(session, tenant_id, wanted.filter(), before=before, limit=limit)
+    )
+    return looking, found, make_cursor(following)

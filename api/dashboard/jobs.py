@@ -80,18 +80,19 @@ def list_jobs(request: Request, visitor: VisitorPart, wanted: Annotated[Wanted, 
         return pages.go(f"/jobs/{uuid}")
     before = read_cursor(wanted.cursor)
     with visitor.looking() as looking:
-        found = jobs.list_page(looking.session, looking.caller.tenant_id, wanted.filter(), before=before, limit=PAGE)
-        following = make_cursor(found.next_before)
-        return pages.page(
-            request,
-            "jobs.html",
-            looking,
-            jobs=found.jobs,
-            wanted=wanted,
-            following=None if following is None else wanted.link(cursor=following),
-            models=MODELS,
-            searched=jobs.SEARCHED,
-        )
+        tenant_id = looking.caller.tenant_id
+    found = visitor.read(lambda session: jobs.list_page(session, tenant_id, wanted.filter(), before=before, limit=PAGE))
+    following = make_cursor(found.next_before)
+    return pages.page(
+        request,
+        "jobs.html",
+        looking,
+        jobs=found.jobs,
+        wanted=wanted,
+        following=None if following is None else wanted.link(cursor=following),
+        models=MODELS,
+        searched=jobs.SEARCHED,
+    )
 
 
 @router.get("/{uuid}")

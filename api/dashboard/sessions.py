@@ -7,11 +7,13 @@ rotated and past its grace. ``docs/decisions/0015`` has the reasons.
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from fastapi import Response
+from starlette.datastructures import MutableHeaders
 from starlette.requests import cookie_parser
 
 from api.farm import Farm
@@ -19,6 +21,7 @@ from fluxfarm.errors import FluxfarmError
 from storage.sealing import Sealer
 
 COOKIE: Final = "fluxfarm_session"
+WRITTEN: Final = "fluxfarm_written"  #: there for as long as a standby may be behind what its holder has done
 PATH: Final = "/dashboard"
 LIFE: Final = 12 * 3600  #: seconds
 OVER: Final = "The session is over; log in again, what you typed stays in the page."
@@ -51,6 +54,18 @@ def begin(farm: Farm, response: Response, secret: str) -> None:
 def end(response: Response) -> None:
     """Log out."""
     response.delete_cookie(COOKIE, path=PATH, httponly=True, samesite="strict")
+
+
+def note_write(farm: Farm, headers: MutableHeaders) -> None:
+    """Let the browser remember for a while that something was changed; without a standby nobody needs to know."""
+    if farm.settings.replica_url.get_secret_value():
+        age = math.ceil(farm.settings.replica_lag) + 1
+        headers.append("set-cookie", f"{WRITTEN}=1; Max-Age={age}; Path={PATH}; HttpOnly; SameSite=strict")
+
+
+def has_written(cookies: str) -> bool:
+    """Whether the ``Cookie`` header says so; it may lie, which only makes a list newer."""
+    return WRITTEN in cookie_parser(cookies)
 
 
 def find(sealer: Sealer, cookies: str) -> Visit | None:

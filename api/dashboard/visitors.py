@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
@@ -18,6 +18,8 @@ from fluxfarm.scopes import Scope
 from storage.database import Session
 from storage.repository import policies, tenants
 from storage.repository.tenants import Caller
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,15 @@ class Visitor:
 
     farm: Farm
     secret: str
+    has_written: bool  #: some moments ago
+
+    def read(self, ask: Callable[[Session], Answer]) -> Answer:
+        """What a list shows: from the replica, unless the visitor must see there what he has just done.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
+        return self.farm.replica.read(ask, fresh=self.has_written)
 
     def creation(self, request: Request) -> Creation:
         """A call that makes something, as the native routes take it."""
@@ -70,7 +81,7 @@ async def visitor(request: Request, farm: FarmPart) -> Visitor:
         raise Unauthorized(sessions.OVER)
     if request.method not in sessions.SAFE:
         await count(request, visit.secret)
-    return Visitor(farm, visit.secret)
+    return Visitor(farm, visit.secret, sessions.has_written(request.headers.get("cookie", "")))
 
 
 VisitorPart = Annotated[Visitor, Depends(visitor)]

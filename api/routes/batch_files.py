@@ -126,9 +126,9 @@ def list_files(
     after: Annotated[str | None, Query(max_length=80, pattern=PLAIN)] = None,
 ) -> Response:
     """List the uploaded files, the newest first."""
-    with farm.database.transaction() as session:
+    with farm.database.statements() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        rows = batches.list_files(session, key.tenant_id, after=after, limit=limit + 1)
+    rows = farm.replica.read(lambda session: batches.list_files(session, key.tenant_id, after=after, limit=limit + 1))
     shown = [_file(row) for row in rows[:limit]]
     first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
     return reply(FileList(data=shown, first_id=first, last_id=last, has_more=len(rows) > limit))

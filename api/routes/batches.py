@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Response
@@ -21,6 +22,7 @@ from api.strict import PLAIN, Strict, read
 from fluxfarm.airecord import Problem
 from fluxfarm.errors import Canceled, Conflict
 from fluxfarm.scopes import Scope
+from storage.database import Session
 from storage.repository import batches, campaigns, tenants
 
 CANCELED: Final = Problem(code=Canceled.code, message="The job's batch was cancelled.", retryable=False)
@@ -96,12 +98,16 @@ def list_batches(
     after: Annotated[str | None, Query(max_length=64, pattern=PLAIN)] = None,
 ) -> Response:
     """List the batches, the newest first."""
-    with farm.database.transaction() as session:
+    with farm.database.statements() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        rows = batches.list_page(session, key.tenant_id, after=after, limit=limit + 1)
-        shown = told_all(session, key.tenant_id, rows[:limit])
+    shown, has_more = farm.replica.read(lambda session: _listed(session, key.tenant_id, after, limit))
     first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
-    return reply(BatchList(data=shown, first_id=first, last_id=last, has_more=len(rows) > limit))
+    return reply(BatchList(data=shown, first_id=first, last_id=last, has_more=has_more))
+
+
+def _listed(session: Session, tenant_id: UUID, after: str | None, limit: int) -> tuple[list[BatchReply], bool]:
+    rows = batches.list_page(session, tenant_id, after=after, limit=limit + 1)
+    return told_all(session, tenant_id, rows[:limit]), len(rows) > limit
 
 
 @router.get("/batches/{batch_id}", name="readBatch", responses=_SHOWN)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -32,13 +33,14 @@ from api.replies import reply
 from api.retry import retry_many
 from api.strict import Strict, read
 from api.submit import dispatch
-from fluxfarm.campaigns.record import CAMPAIGN_CANCELED
+from fluxfarm.campaigns.record import CAMPAIGN_CANCELED, CampaignRecord
 from fluxfarm.campaigns.source import check, read_source
 from fluxfarm.campaigns.spec import Spec
 from fluxfarm.errors import InvalidField, MalformedBody, UnsupportedMediaType
 from fluxfarm.jobs import JobState
 from fluxfarm.scopes import Scope
 from storage.campaign_records import Campaign
+from storage.database import Session
 from storage.repository import campaign_assets, campaign_ends, campaigns, ledger, tenants
 from storage.repository.jobs import Filter
 
@@ -157,12 +159,19 @@ def list_campaigns(
 ) -> Response:
     """List campaigns, the newest first."""
     before = read_moment(cursor)
-    with farm.database.transaction() as session:
+    with farm.database.statements() as session:
         key = allowed(tenants.authenticate(session, secret), Scope.READ)
-        found = campaigns.list_page(session, key.tenant_id, before=before, limit=limit + 1)
-        records = [campaign_record(session, one) for one in found[:limit]]
-    following = found[limit - 1].created_at.isoformat() if len(found) > limit else None
-    return reply(CampaignPage(data=records, next_cursor=following))
+    records, following = farm.replica.read(lambda session: listed(session, key.tenant_id, before, limit))
+    return reply(CampaignPage(data=records, next_cursor=None if following is None else following.isoformat()))
+
+
+def listed(
+    session: Session, tenant_id: UUID, before: datetime | None, limit: int
+) -> tuple[list[CampaignRecord], datetime | None]:
+    """Some campaigns, the newest first, and the moment behind which the next ones are."""
+    found = campaigns.list_page(session, tenant_id, before=before, limit=limit + 1)
+    following = found[limit - 1].created_at if len(found) > limit else None
+    return [campaign_record(session, one) for one in found[:limit]], following
 
 
 def read_moment(cursor: str | None) -> datetime | None:

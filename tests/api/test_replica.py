@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -21,8 +23,9 @@ from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.records import Tenant
 from storage.replica import Replica
-from tests.api.samples import body
-from tests.making import make_job
+from tests.api.campaigns_made import make
+from tests.api.samples import Hand, body
+from tests.making import MODEL, make_job
 
 
 @pytest.fixture
@@ -94,25 +97,75 @@ def test_a_standby_that_is_too_far_behind_is_not_asked(
     far.close()
 
 
+def make_one_of_each(api: TestClient, name: str) -> str:
+    """A job, a campaign and a batch; gives the job's id."""
+    line: dict[str, Any] = {"custom_id": "1", "method": "POST", "url": "/v1/images/generations"}
+    line |= {"body": {"model": MODEL, "prompt": "a fox", "size": "64x64"}}
+    file = {"file": (f"{name}.jsonl", json.dumps(line))}
+    sent = api.post("/v1/files", files=file, data={"purpose": "batch"}).json()["id"]
+    asked = {"input_file_id": sent, "endpoint": line["url"], "completion_window": "24h", "metadata": {"name": name}}
+    assert api.post("/v1/batches", json=asked).status_code == 200
+    make(api, name=name)
+    uuid: str = api.post("/v1/jobs", json=body(tags=["mine"])).json()["aiRecord"]["uuid"]
+    return uuid
+
+
+def seen(api: TestClient) -> dict[str, list[str]]:
+    """What each list shows."""
+
+    def data(path: str) -> list[dict[str, Any]]:
+        reply = api.get(path)
+        assert reply.status_code == 200, reply.text
+        found: list[dict[str, Any]] = reply.json()["data"]
+        return found
+
+    return {
+        "jobs": [one["uuid"] for one in data("/v1/jobs?tag=mine")],
+        "campaigns": [one["name"] for one in data("/v1/campaigns")],
+        "batches": [one["metadata"]["name"] for one in data("/v1/batches")],
+        "files": [one["filename"].removesuffix(".jsonl") for one in data("/v1/files")],
+    }
+
+
+def looked_at(browser: TestClient, second: str) -> list[bool]:
+    """Whether each page of the dashboard has what was made last."""
+    pages = {"/jobs?tag=mine": second, "/campaigns": ">second<", "/gallery/pictures": second}
+    return [text in browser.get(f"/dashboard{path}").text for path, text in pages.items()]
+
+
 def test_lists_come_from_the_standby_and_from_the_primary_without_it(
-    settings: Settings, database: Database, api_key: str, standby: Postgres
+    settings: Settings, database: Database, api_key: str, standby: Postgres, hand: Hand
 ) -> None:
-    replicated = settings.model_copy(update={"replica_url": SecretStr(standby.url)})
-    headers = {"Authorization": f"Bearer {api_key}"}
-    with TestClient(create_app(replicated), headers=headers) as api:
-
-        def listed() -> list[str]:
-            reply = api.get("/v1/jobs")
-            assert reply.status_code == 200, reply.text
-            return [one["uuid"] for one in reply.json()["data"]]
-
-        first = api.post("/v1/jobs", json=body()).json()["aiRecord"]["uuid"]
+    replicated = settings.model_copy(update={"replica_url": SecretStr(standby.url), "replica_lag": 1e6})
+    app = create_app(replicated)
+    with (
+        TestClient(app, headers={"Authorization": f"Bearer {api_key}"}) as api,
+        TestClient(app, headers={"Sec-Fetch-Site": "same-origin"}, follow_redirects=False) as browser,
+    ):
+        first = make_one_of_each(api, "first")
         catch_up(database, standby)
-        assert listed() == [first]
+        seen(api)  # from now on the standby is known to follow
         replay(standby, "pause")
-        second = api.post("/v1/jobs", json=body()).json()["aiRecord"]["uuid"]
-        assert listed() == [first], "the standby stands still, and it is asked"
+        second = make_one_of_each(api, "second")
+        hand.finish(hand.claim(second))
+        old = {"jobs": [first], "campaigns": ["first"], "batches": ["first"], "files": ["first"]}
+        new = {"jobs": [second, first]} | {key: ["second", "first"] for key in ("campaigns", "batches", "files")}
+        assert seen(api) == old, "the standby stands still, and it is asked"
         assert api.get(f"/v1/jobs/{second}").status_code == 200, "one job is looked up at the primary"
+        newest = api.get("/v1/batches/" + batch_of(database, "second")).json()["id"]
+        after = api.get(f"/v1/batches?after={newest}").json()["data"]
+        assert [one["metadata"]["name"] for one in after] == ["first"], "a place that the standby has not got"
+        assert browser.post("/dashboard/login", data={"key": api_key}).status_code == 303
+        assert looked_at(browser, second) == [True, True, True], "who has just done something sees it"
+        browser.cookies.delete("fluxfarm_written")
+        assert looked_at(browser, second) == [False, False, False]
         standby.stop()
-        assert listed() == [second, first]
-        assert listed() == [second, first]
+        assert seen(api) == new
+        assert seen(api) == new
+        assert looked_at(browser, second) == [True, True, True]
+
+
+def batch_of(database: Database, name: str) -> str:
+    with database.engine.connect() as connection:
+        query = text("SELECT id FROM batches WHERE notes ->> 'name' = :name")
+        return str(connection.scalar(query, {"name": name}))
