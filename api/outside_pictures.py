@@ -17,6 +17,7 @@ from storage.keys import random_id
 from storage.objects import reference_key
 from storage.pictures import Picture, sanitise
 from storage.records import Reference
+from storage.repository import retention
 
 MAX_URLS: Final = 100  #: different ones in a call; more are uploaded first
 AT_ONCE: Final = 4  #: that are fetched side by side
@@ -62,6 +63,8 @@ class Keeper:
     def keep(self, picture: Picture) -> Reference:
         """Put it; gives its row, which is not stored yet."""
         row = new_reference(self.tenant_id, picture)
+        with self.farm.database.transaction() as session:
+            retention.foresee(session, self.tenant_id, row.object_key)
         self.rows.append(row)
         self.farm.store.put(row.object_key, picture.png, "image/png")
         return row
@@ -71,7 +74,7 @@ class Keeper:
 def keeping(farm: Farm, tenant_id: UUID) -> Iterator[Keeper]:
     """Around the transaction that stores the rows: what was put is taken away again when that fails.
 
-    A commit without an answer may have stored them: then they stay.
+    A commit without an answer may have stored them: then they stay until the scheduler looks.
     """
     keeper = Keeper(farm, tenant_id)
     try:

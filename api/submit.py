@@ -28,10 +28,10 @@ from fluxfarm.request import RenderRequest
 from fluxfarm.scopes import Scope
 from fluxfarm.sizes import Size
 from storage.database import Session
-from storage.objects import job_prefix, object_key
+from storage.objects import attempt_prefix, job_prefix, object_key
 from storage.pictures import Picture, sanitise
 from storage.records import Job
-from storage.repository import endpoints, explain, idempotency, jobs, ledger, references, tenants, workers
+from storage.repository import endpoints, explain, idempotency, jobs, ledger, references, retention, tenants, workers
 from storage.repository.idempotency import First, Taken
 from storage.repository.tenants import Caller
 
@@ -322,10 +322,13 @@ def routed(
 
 @contextmanager
 def all_or_nothing(farm: Farm, tenant_id: UUID, uuid: UUID) -> Iterator[None]:
-    """Takes the objects of a job away again when the job was not stored.
+    """Takes the pictures of a job away again when the job was not stored.
 
-    A commit whose answer was lost may have stored it: then they stay, as a job without its pictures would be lost.
+    A commit whose answer was lost may have stored it: then they stay until the scheduler looks, as a job without its
+    pictures would be lost.
     """
+    with farm.database.transaction() as session:
+        retention.foresee(session, tenant_id, attempt_prefix(tenant_id, uuid, OUTSIDE))
     try:
         yield
     except BaseException as error:

@@ -47,7 +47,8 @@ def erase(session: Session, tenant_id: UUID, reference_id: str) -> None:
     key = session.scalar(delete(Reference).where(*own).returning(Reference.object_key))
     if key is None:
         raise NotFound("There is no such reference.")
-    session.execute(insert(Leftover).values(path=key, tenant_id=tenant_id).on_conflict_do_nothing())
+    noted = insert(Leftover).values(path=key, tenant_id=tenant_id)
+    session.execute(noted.on_conflict_do_update(index_elements=["path"], set_={"since": func.now()}))
 
 
 def gone(session: Session, campaign: Campaign, old: Job) -> bool:

@@ -17,6 +17,7 @@ from storage.repository import ledger
 
 Kind = Literal["prompt", "references", "results", "record"]
 
+LONGEST_CALL: Final = 3_600.0  #: seconds; no call stores what it put so long before
 LONGEST: Final = 36_500  #: days; more is no date of the database
 SCRUBBED: Final = "The message was erased with the prompt."  #: a provider may have quoted the prompt
 UNTIL: Final[dict[Kind, str]] = {
@@ -96,7 +97,7 @@ DROP_REFERENCES: Final = text(
     INSERT INTO leftovers (path, tenant_id)
     SELECT path, tenant_id FROM own
      WHERE EXISTS (SELECT FROM jsonb_array_elements_text(keys) AS key WHERE starts_with(key, path))
-        ON CONFLICT DO NOTHING
+        ON CONFLICT (path) DO UPDATE SET since = now()
     """
 )
 DROP_RESULTS: Final = text(
@@ -144,7 +145,8 @@ DROP_UPLOADS: Final = text(
         DELETE FROM reference_images USING due WHERE reference_images.id = due.id
         RETURNING reference_images.object_key, reference_images.tenant_id
     )
-    INSERT INTO leftovers (path, tenant_id) SELECT object_key, tenant_id FROM gone ON CONFLICT DO NOTHING
+    INSERT INTO leftovers (path, tenant_id) SELECT object_key, tenant_id FROM gone
+    ON CONFLICT (path) DO UPDATE SET since = now()
     """  # noqa: S608 - no value is put into the text
 )
 DROP_FILES: Final = text(
@@ -185,6 +187,22 @@ DROP_EMPTY: Final = tuple(
         """  # noqa: S608
     )
     for table, name in (("campaigns", "name"), ("batches", "id"))
+)
+FORESEE: Final = text(
+    """
+    INSERT INTO leftovers (path, tenant_id, since)
+    VALUES (:path, :tenant_id, now() + make_interval(secs => :seconds)) ON CONFLICT DO NOTHING
+    """
+)
+#: what was noted before it was put, and is known by now: the pictures of an upload, of a campaign, of a job of its own
+KNOWN: Final = text(
+    """
+    DELETE FROM leftovers AS row
+     WHERE row.since < now() - make_interval(secs => :older_than) AND (
+           EXISTS (SELECT FROM reference_images WHERE tenant_id = row.tenant_id AND object_key = row.path)
+           OR EXISTS (SELECT FROM jobs WHERE NOT 'references' = ANY (erased)
+                         AND uuid = CASE WHEN row.path LIKE '%/0/' THEN CAST(split_part(row.path, '/', 3) AS uuid) END))
+    """
 )
 LEFT: Final = text(
     f"""
@@ -265,8 +283,14 @@ def drop_empty(session: Session, usual: int) -> int:
     return sum(_count(session, statement, {"usual": usual}) for statement in DROP_EMPTY)
 
 
+def foresee(session: Session, tenant_id: UUID, path: str) -> None:
+    """Note an object or a folder before it is put: should its caller die, it goes, unless something needs it then."""
+    session.execute(FORESEE, {"path": path, "tenant_id": tenant_id, "seconds": LONGEST_CALL})
+
+
 def leftovers(session: Session, *, older_than: float, limit: int = 100) -> list[str]:
     """Objects and folders that nothing needs any more; whoever knew of them when they were noted is done by now."""
+    session.execute(KNOWN, {"older_than": older_than})
     return list(session.scalars(LEFT, {"older_than": older_than, "limit": limit}))
 
 

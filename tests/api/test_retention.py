@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from fastapi import FastAPI
 from redis import Redis
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from api import outside_pictures
+from api.farm import Farm
+from api.submit import OUTSIDE, all_or_nothing
 from fluxfarm.airecord import Problem
+from fluxfarm.errors import DatabaseUnavailable
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.dispatcher import Dispatcher
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, object_key
+from storage.pictures import sanitise
 from storage.queue import Queue
 from storage.records import Base, Tenant
 from storage.repository import retention as kept
@@ -204,6 +211,30 @@ def test_an_object_is_not_deleted_under_a_job_that_came_meanwhile(
         connection.execute(text("UPDATE jobs SET status = 'CANCELED', finished_at = now()"))
     retention.sweep_leftovers()
     assert objects(store) == 0
+
+
+def test_what_was_put_for_a_call_that_died_goes_and_what_was_stored_stays(
+    api: TestClient, app: FastAPI, tenant: Tenant, database: Database, store: ObjectStore, retention: Retention
+) -> None:
+    """As after a SIGKILL between the upload and the commit: nobody is left to take the pictures away again."""
+    farm: Farm = app.state.farm
+    kept, lost = sanitise(picture(80)), uuid4()
+    with suppress(DatabaseUnavailable), outside_pictures.keeping(farm, tenant.id) as keeper:
+        keeper.keep(kept)
+        raise DatabaseUnavailable("Nobody knows.", may_be_done=True)
+    with suppress(DatabaseUnavailable), all_or_nothing(farm, tenant.id, lost):
+        store.put(object_key(tenant.id, lost, OUTSIDE, 0, "png"), kept.png, "image/png")
+        raise DatabaseUnavailable("Nobody knows.", may_be_done=True)
+    asked = {"prompt": "like this", "images": [upload(api), data_uri(picture())], "size": "64x64"}
+    assert api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).status_code == 202
+    retention.sweep_leftovers()
+    assert objects(store) == 4, "the callers may be at it still"
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE leftovers SET since = now() - interval '1 hour'"))
+    retention.sweep_leftovers()
+    assert objects(store) == 2
+    with database.engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM leftovers")) == 0
 
 
 def test_pictures_that_came_with_a_job_go_some_hours_after_its_end(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
@@ -61,17 +61,24 @@ def proxy(upstream_port: int, rule: Rule) -> Iterator[Proxy]:
             if isinstance(verdict, Reply):
                 self.answer(verdict.status, {"Content-Type": "text/html"}, verdict.content)
                 return
-            connection = HTTPConnection("127.0.0.1", upstream_port, timeout=10)
-            headers = {name: value for name, value in call.headers.items() if name not in {"expect", "connection"}}
-            connection.request(call.method, call.path, body, headers)
-            reply = connection.getresponse()
-            content = reply.read()
-            connection.close()
+            try:
+                status, kept, content = self.ask(call, body)
+            except (OSError, HTTPException):  # the server is down: so is this door
+                self.close_connection = True
+                return
             if verdict == "lose the reply":
                 self.close_connection = True
                 return
-            kept = {name: value for name, value in reply.getheaders() if name.lower() not in _HOP}
-            self.answer(reply.status, kept, content)
+            self.answer(status, kept, content)
+
+        def ask(self, call: Call, body: bytes) -> tuple[int, dict[str, str], bytes]:
+            connection = HTTPConnection("127.0.0.1", upstream_port, timeout=10)
+            headers = {name: value for name, value in call.headers.items() if name not in {"expect", "connection"}}
+            with closing(connection):
+                connection.request(call.method, call.path, body, headers)
+                reply = connection.getresponse()
+                kept = {name: value for name, value in reply.getheaders() if name.lower() not in _HOP}
+                return reply.status, kept, reply.read()
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815
 

@@ -43,16 +43,12 @@ def free_port() -> int:
 @contextmanager
 def running(name: str, folder: Path) -> Iterator[Server]:
     """Another process may take the free port first, so a server that ends at once gets a second and a third port."""
-    program = needed(name, "the extra dev")
     (folder / "data").mkdir()
     for last in (False, False, True):
         server = Server(name, free_port(), folder / "data")
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                _command(program, server), cwd=folder, env=_environment(server), stdout=log, stderr=log
-            )
+        process = launch(server)
         try:
-            if _answers(server, process):
+            if answers(server, process):
                 yield server
                 return
         finally:
@@ -64,6 +60,13 @@ def running(name: str, folder: Path) -> Iterator[Server]:
                 process.wait()
         if last:
             pytest.fail(f"{name} did not start: {(folder / 'log').read_text()[-2000:]}")
+
+
+def launch(server: Server) -> subprocess.Popen[bytes]:
+    """Start it, perhaps again where it was; it says nothing of whether it answers yet."""
+    program, folder = needed(server.name, "the extra dev"), server.folder.parent
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(_command(program, server), cwd=folder, env=_environment(server), stdout=log, stderr=log)
 
 
 def _command(program: str, server: Server) -> list[str]:
@@ -98,7 +101,8 @@ def _environment(server: Server) -> dict[str, str]:
     }
 
 
-def _answers(server: Server, process: subprocess.Popen[bytes]) -> bool:
+def answers(server: Server, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until it does; False: it ended, or took too long."""
     deadline = time.monotonic() + START_LIMIT
     while process.poll() is None and time.monotonic() < deadline:
         try:
