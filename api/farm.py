@@ -14,6 +14,7 @@ from api.jwks import Jwks
 from api.limits import Rates
 from api.metrics import Metrics
 from api.open_calls import OpenCalls
+from api.releases import Releases
 from api.waiting import Changes
 from fluxfarm import outbound, webhooks
 from fluxfarm.outbound import Outlet
@@ -68,6 +69,7 @@ class Farm:
     watermark: Watermark | None  #: finds the invisible mark
     rates: Rates
     open_calls: OpenCalls
+    releases: Releases  #: idempotency keys that could not be given up yet
     tracing: Tracing
     fetch: Fetch  #: the picture behind a stranger's URL
     pictures: CapacityLimiter  #: threads for what may take seconds: fetching and redrawing pictures
@@ -102,6 +104,7 @@ class Farm:
             watermark=open_watermark(settings),
             rates=Rates(settings, database),
             open_calls=OpenCalls(settings),
+            releases=Releases(database),
             tracing=Tracing.from_settings(settings, "api"),
             fetch=fetch or partial(fetch_picture, settings),
             pictures=CapacityLimiter(PICTURE_THREADS),
@@ -109,6 +112,7 @@ class Farm:
 
     def close(self) -> None:
         """Give every connection back."""
+        self.releases.close()
         self.database.close()
         self.replica.close()
         self.queue.close()

@@ -146,4 +146,5 @@ def release(farm: Farm, call: Taken) -> None:
         with farm.database.transaction() as session:
             idempotency.release(session, call)
     except DatabaseUnavailable:
-        log.warning("idempotency_key_held", seconds=idempotency.IN_FLIGHT)  # it runs out by itself
+        farm.releases.add(call)
+        log.warning("idempotency_key_held", at_most=idempotency.IN_FLIGHT)

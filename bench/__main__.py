@@ -1,4 +1,7 @@
-"""``make bench``: every measurement as a table; ``make bench ARGS=dispatch`` only one of them."""
+"""``make bench``: every measurement as a table; ``make bench ARGS=dispatch`` only one of them.
+
+``make bench ARGS="soak --minutes 30"`` and ``ARGS=chaos`` run what takes long and has options of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import batches, campaign, dashboard, dispatch, overhead, traffic
+from bench import batches, campaign, chaos, dashboard, dispatch, overhead, traffic
 from bench.farms import running_farm
 from bench.plot import log_log
+from bench.soak import run as soak
 from fluxfarm.catalog import KLEIN_SMALL
 from fluxfarm.client import Client
 
@@ -122,12 +126,15 @@ SHOWS: dict[str, Callable[[], Table]] = {
     "campaign": show_campaign,
     "dashboard": show_dashboard,
 }
+APART: dict[str, Callable[[Sequence[str]], int]] = {"chaos": chaos.main, "soak": soak.main}
 
 
 def main(wanted: list[str]) -> int:
-    """Measure what was asked for, or everything."""
+    """Measure what was asked for, or everything but what stands apart."""
+    if wanted and wanted[0] in APART:
+        return APART[wanted[0]](wanted[1:])
     if unknown := set(wanted) - SHOWS.keys():
-        sys.stderr.write(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(SHOWS)}\n")
+        sys.stderr.write(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join([*SHOWS, *APART])}\n")
         return 2
     os.environ["OMP_NUM_THREADS"] = "1"
     console = Console()

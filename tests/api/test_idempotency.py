@@ -20,7 +20,9 @@ from fluxfarm.errors import DatabaseUnavailable, InvalidIdempotencyKey, Unreacha
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.objects import ObjectStore
+from storage.repository import idempotency
 from tests.api.samples import Hand, body, picture, rows
+from tests.e2e.farms import wait_for
 
 KEY = {"Idempotency-Key": "order-7"}
 PICTURE_URL = "https://pictures.example/a.png"
@@ -231,6 +233,26 @@ def test_a_call_that_fails_gives_its_key_up(
     slow.broken = True
     assert code(first()) == (400, "unreachable_url")
     assert kept(database) == 0
+    slow.broken = False
+    assert post(api, edit()).status_code == 202
+
+
+def test_a_key_that_cannot_be_given_up_is_given_up_when_the_database_is_back(
+    api: TestClient, first: Callable[[], Any], slow: Slow, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_up, tried = idempotency.release, threading.Event()
+
+    def away_once(*call: Any) -> None:
+        if not tried.is_set():
+            tried.set()
+            raise DatabaseUnavailable("The database is away.")
+        give_up(*call)
+
+    monkeypatch.setattr(idempotency, "release", away_once)
+    slow.broken = True
+    assert code(first()) == (400, "unreachable_url")
+    assert tried.is_set()
+    wait_for(lambda: kept(database) == 0, 10)
     slow.broken = False
     assert post(api, edit()).status_code == 202
 
