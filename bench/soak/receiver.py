@@ -11,11 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
+
+from tests.s3.faulty import LoopbackServer
 
 FAILS: Final = 0.04  #: of the messages, at their first try
 SLOW: Final = 0.02  #: of the tries
@@ -74,8 +76,7 @@ def receiving(seed: int) -> Iterator[tuple[int, Received]]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Stays quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = LoopbackServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
