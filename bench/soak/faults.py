@@ -19,7 +19,7 @@ AWAY: Final = (6.0, 20.0)  #: seconds that the object store is away
 DOWN: Final = (2.0, 8.0)  #: seconds until its server is started again
 FROZEN: Final = (34.0, 45.0)  #: seconds that a worker is frozen; its lease is 30
 WORKERS: Final = ("worker", SECOND)
-RARE: Final = 5  #: hands between two deaths of the whole farm
+RARE: Final = 7  #: hands between two deaths of the whole farm
 
 KILLED: Final[Mapping[str, tuple[str, ...]]] = {
     "API killed": ("api",),
