@@ -94,8 +94,8 @@ class Faults:
             self._signal(kind, dice.choice(KILLED[kind]), signal.SIGKILL)
 
     def _signal(self, kind: str, part: str, number: signal.Signals) -> Fault | None:
-        """What is down at the moment is passed over."""
-        pid = self.house.send(part, number)
+        """What is down at the moment is passed over; a part that dies while ``fluxfarm up`` starts would end it."""
+        pid = self.house.send(part, number) if self.house.is_up else None
         if pid is None:
             return None
         self.happened.append(Fault(kind, part, pid, time.time()))

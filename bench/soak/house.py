@@ -37,6 +37,7 @@ class House:
             "FLUXFARM_FLOWER_PORT": str(free_port()),
             **environment,
         }
+        self.is_up = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> RunningFarm:
@@ -48,6 +49,7 @@ class House:
                 self._process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
             while self._process.poll() is None:
                 if (farm := farmfile.find(self.data)) is not None:
+                    self.is_up = True
                     return farm
                 if time.monotonic() > until:
                     raise RuntimeError(f"the farm did not start: {processes.last_lines(self._log)}")
@@ -58,6 +60,7 @@ class House:
     def kill(self) -> None:
         """SIGKILL of ``fluxfarm up``: the kernel takes all that it had started with it."""
         assert self._process is not None
+        self.is_up = False
         self._process.kill()
         self._process.wait()
 
