@@ -23,6 +23,7 @@ class Outcome:
 
     seed: int
     day: str
+    minutes: float
     rate: float
     began: float
     calmed: float  #: the last fault was repaired
@@ -39,17 +40,16 @@ class Outcome:
 
 def page(outcome: Outcome) -> str:
     """Markdown."""
-    minutes = (outcome.calmed - outcome.began) / 60
     broken = "\n".join(f"- {one}" for one in outcome.findings.broken) or "None."
-    calm = (outcome.loaded - outcome.calmed) / 60
-    command = f"python -m bench.soak --minutes {minutes:.0f} --seed {outcome.seed}"
+    fault_minutes, calm = (outcome.calmed - outcome.began) / 60, (outcome.loaded - outcome.calmed) / 60
+    command = f"python -m bench.soak --minutes {outcome.minutes:g} --seed {outcome.seed}"
     machine = f"two shared CPU cores ({platform.machine()}), Python {platform.python_version()}"
     return f"""# Soak: the last run
 
 {outcome.day}, `{command}`: {machine}, PostgreSQL 18 and
 Valkey 9 as `fluxfarm up` runs them (durable), objects in S3 (rclone) behind a door that can refuse, the settings as
 shipped (lease 30 s, sweep 5 s). A second local worker, and a stand-in of fal for the remote one. Callers make
-about {outcome.rate:g} calls a second for {minutes:.1f} minutes of faults and {calm:.1f} minutes of calm.
+about {outcome.rate:g} calls a second for {fault_minutes:.1f} minutes of faults and {calm:.1f} minutes of calm.
 
 {_table("what", "figure", _promises(outcome))}
 

@@ -92,6 +92,7 @@ def run(folder: Path, *, minutes: float, rate: float, seed: int) -> Outcome:
         return Outcome(
             seed=seed,
             day=figures.stamp(soak.began)[:10],
+            minutes=minutes,
             rate=rate,
             began=soak.began,
             calmed=soak.calmed,
