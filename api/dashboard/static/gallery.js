@@ -5,7 +5,9 @@ const wall = document.getElementById("wall");
 const GAP = 6;
 const NEAR = 1200; // pixels above and below the screen that are kept
 const AT_ONCE = 3; // rows that one frame makes; the next frames make the others
-const REST = 90; // milliseconds that a row is near before its pictures are asked for: those that fly past never are
+const FLIGHT = 0.1; // of the screen's height in one frame: who moves on faster sees no picture, and none is asked for
+const REST = 90; // milliseconds after such a frame, until they are if the next frame is none
+const OPEN = 6; // pictures that are asked for at once, the nearest first: more would wait at the farm, and hold it
 
 if (wall) start();
 
@@ -17,6 +19,9 @@ function start() {
   let loading = false;
   let width = 0;
   let asked = false; // for the next frame
+  let open = 0; // pictures on their way
+  let middle = 0; // of the screen, from the top of the wall
+  let flight = 0; // the timer that ends it
 
   const target = () => (wall.clientWidth < 600 ? 132 : wall.clientWidth > 2600 ? 340 : wall.clientWidth > 1800 ? 260 : 200);
 
@@ -45,14 +50,17 @@ function start() {
     const end = begin + innerHeight + 2 * NEAR;
     let low = 0;
     let high = rows.length;
-    while (low < high) { const middle = (low + high) >> 1; if (rows[middle].top + rows[middle].height < begin) low = middle + 1; else high = middle; }
+    while (low < high) { const half = (low + high) >> 1; if (rows[half].top + rows[half].height < begin) low = half + 1; else high = half; }
     const wanted = new Set();
     for (let at = low; at < rows.length && rows[at].top < end; at += 1) wanted.add(at);
     for (const [at, made] of drawn) if (!wanted.has(at) && !made.contains(document.activeElement)) { made.remove(); drawn.delete(at); }
-    const middle = begin + NEAR + innerHeight / 2;
+    const centre = begin + NEAR + innerHeight / 2;
+    if (Math.abs(centre - middle) > FLIGHT * innerHeight) { clearTimeout(flight); flight = setTimeout(() => { flight = 0; soon(); }, REST); }
+    middle = centre;
     const missing = [...wanted].filter((at) => !drawn.has(at)).sort((a, b) => Math.abs(rows[a].top - middle) - Math.abs(rows[b].top - middle));
     for (const at of missing.slice(0, AT_ONCE)) { const made = row(rows[at]); drawn.set(at, made); wall.append(made); }
     if (missing.length > AT_ONCE) soon();
+    ask();
     if (following && (!rows.length || rows.at(-1).top < end + 3000)) load();
   }
 
@@ -66,8 +74,21 @@ function start() {
       link.style.width = `${ratio(one) * height}px`;
       made.append(link);
     }
-    setTimeout(() => { if (made.isConnected) for (const picture of made.querySelectorAll("img")) picture.src = picture.dataset.src; }, REST);
     return made;
+  }
+
+  function ask() {
+    if (flight || open >= OPEN) return;
+    const near = [...drawn.keys()].sort((a, b) => Math.abs(rows[a].top - middle) - Math.abs(rows[b].top - middle));
+    for (const at of near) {
+      for (const picture of drawn.get(at).querySelectorAll("[data-src]")) {
+        if (open >= OPEN) return;
+        open += 1;
+        for (const end of ["load", "error"]) picture.addEventListener(end, () => { open -= 1; ask(); }, { once: true });
+        picture.src = picture.dataset.src;
+        delete picture.dataset.src;
+      }
+    }
   }
 
   function again() {
