@@ -7,15 +7,15 @@ from uuid import UUID
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
+from api.auth import allowed
 from api.dashboard.visitors import Visitor, VisitorPart
-from api.farm import Farm
 from fluxfarm.errors import NotFound
+from fluxfarm.scopes import Scope
 from storage.objects_local import LocalStore
 from storage.records import Image
-from storage.repository import images
+from storage.repository import images, tenants
 from storage.thumbnails import CONTENT_TYPE, read_or_make
 
 KEPT: Final = {"Cache-Control": "private, max-age=86400"}  #: a picture of a finished job never changes
@@ -45,18 +45,18 @@ def picture(visitor: VisitorPart, uuid: UUID, n: Number, download: bool = False)
 @router.get("/thumbnails/{uuid}/{n}")
 async def thumbnail(visitor: VisitorPart, uuid: UUID, n: Number) -> Response:
     """A small WebP of a picture."""
-    image = await run_in_threadpool(_image, visitor, uuid, n)
-    body = await to_thread.run_sync(_small, visitor.farm, image, limiter=visitor.farm.pictures)
+    body = await to_thread.run_sync(_small, visitor, uuid, n, limiter=visitor.farm.pictures)
     return Response(body, headers=KEPT, media_type=CONTENT_TYPE)
 
 
-def _small(farm: Farm, image: Image) -> bytes:
-    return read_or_make(farm.store, image.object_key)
+def _small(visitor: Visitor, uuid: UUID, n: int) -> bytes:
+    return read_or_make(visitor.farm.store, _image(visitor, uuid, n).object_key)
 
 
 def _image(visitor: Visitor, uuid: UUID, n: int) -> Image:
-    with visitor.looking() as looking:
-        found = images.read(looking.session, looking.caller.tenant_id, uuid, n)
+    with visitor.farm.database.transaction() as session:
+        caller = allowed(tenants.authenticate(session, visitor.secret), Scope.READ)
+        found = images.read(session, caller.tenant_id, uuid, n)
     if found is None:
         raise NotFound(f"Job {uuid} has no picture {n}.")
     return found
