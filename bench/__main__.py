@@ -103,18 +103,19 @@ def show_campaign() -> Table:
 def show_dashboard() -> Table:
     """The overview's first paint, and the scroll of a wall of ten thousand pictures."""
     table = Table("what", "figure", title=f"The dashboard in Chromium, {dashboard.PICTURES:,} pictures")
-    opening, scrolled = dashboard.measure()
+    opening, scrolls = dashboard.measure()
     paints = f"{opening.best:.0f}, {opening.median:.0f}, {opening.worst:.0f}"
     table.add_row("overview, first paint, ms: best, median, worst", paints)
     table.add_row("overview, until the first byte, ms", f"{opening.answered:.0f}")
     table.add_row("overview, processor of the page until the paint, ms", f"{opening.busy:.0f}")
     table.add_row("overview, bytes: travelled, unpacked", f"{opening.travelled:,}, {opening.unpacked:,}")
-    table.add_row("wall, frames, and their median, ms", f"{scrolled.frames}, {scrolled.median:.0f}")
-    worst = max(scrolled.late, default=0.0)
-    table.add_row(f"wall, frames over {dashboard.LATE:.0f} ms, and the worst, ms", f"{len(scrolled.late)}, {worst:.0f}")
-    table.add_row("wall, tasks of the main thread", f"{scrolled.tasks}")
-    table.add_row("wall, the longest task, ms by the clock", f"{scrolled.longest:.1f}")
-    table.add_row("wall, the longest task, ms of the processor", f"{scrolled.busiest:.1f}")
+    for name, scroll in scrolls.items():
+        late = f"{len(scroll.late)}, {max(scroll.late, default=0.0):.0f}"
+        table.add_row(f"{name}: frames, and their median, ms", f"{scroll.frames}, {scroll.median:.0f}")
+        table.add_row(f"{name}: frames over {dashboard.LATE:.0f} ms, and the worst, ms", late)
+        table.add_row(
+            f"{name}: longest task, ms by the clock, of the processor", f"{scroll.longest:.1f}, {scroll.busiest:.1f}"
+        )
     return table
 
 

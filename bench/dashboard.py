@@ -1,4 +1,8 @@
-"""The dashboard in a real Chromium: the overview's first paint, and a wall of ten thousand pictures that scrolls."""
+"""The dashboard in a real Chromium: the overview's first paint, and a wall of ten thousand pictures that scrolls.
+
+Beside the wall a control is scrolled, a page of as many coloured boxes without a script or a picture: frames that are
+late there are late by the browser and the machine.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,9 @@ from tests.dashboard.browsing import browsing, log_in
 PICTURES: Final = 10_000
 DRAWN: Final = 24  #: that are really rendered; the others share their objects
 LOADS: Final = 11  #: of the overview, each by a browser that keeps nothing
-SCREENS: Final = 60  #: that the wall is scrolled by
+FRAMES: Final = 300  #: of a scroll
+FLOWN: Final = 1 / 5  #: of a screen in each frame: nobody sees a picture
+WHEELED: Final = 1 / 25  #: as a wheel does; pictures come while it turns
 LATE: Final = 50.0  #: milliseconds of a frame that is seen as a jerk
 SIZES: Final = ("128x128", "192x128", "128x192", "224x128")
 TRACED: Final = ["toplevel", "loading", "devtools.timeline", "disabled-by-default-devtools.timeline"]
@@ -38,21 +44,26 @@ TRAVELLED: Final = """
 [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
   .map((one) => [one.transferSize, one.decodedBodySize])
 """
-#: one step a frame, as a wheel does; gives the milliseconds between two frames
+#: one step a frame; gives the milliseconds between two frames
 SCROLL: Final = """
-async (screens) => {
+async ([frames, screens]) => {
   const frame = () => new Promise(requestAnimationFrame);
-  const gaps = [], end = scrollY + screens * innerHeight;
+  const gaps = [];
   let last = await frame();
-  while (scrollY < end) {
-    const before = scrollY;
-    scrollBy(0, innerHeight / 5);
-    if (scrollY === before) break;
+  while (gaps.length < frames) {
+    scrollBy(0, innerHeight * screens);
     const now = await frame();
     gaps.push(now - last);
     last = now;
   }
   return gaps;
+}
+"""
+BARE: Final = """
+(boxes) => {
+  document.body.style.cssText = 'display: flex; flex-wrap: wrap; gap: 6px; margin: 0 50px 0 240px';
+  document.body.innerHTML = Array.from({ length: boxes }, (_, at) =>
+    `<div style="width: 184px; height: 200px; background: hsl(${at * 37 % 360} 40% 50%)"></div>`).join('');
 }
 """
 COPY: Final = """
@@ -83,21 +94,20 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Scrolled:
-    """A scroll through the wall: frames, and the tasks of the page's main thread in Chromium's trace, milliseconds."""
+    """Frames of a scroll, and the tasks of the page's main thread in Chromium's trace, milliseconds."""
 
     frames: int
     median: float
     late: list[float]  #: gaps between frames over ``LATE``
-    tasks: int
     longest: float  #: by the clock
     busiest: float  #: by the processor's time, which other programs on the machine do not lengthen
 
 
-def measure() -> tuple[Opening, Scrolled]:
-    """One farm, filled."""
+def measure() -> tuple[Opening, dict[str, Scrolled]]:
+    """One farm, filled: the overview, and scrolls by their names."""
     with full_farm() as farm, browsing() as browser:
         state = _logged_in(browser, farm)
-        return _open(browser, farm, state), _scroll(browser, farm, state)
+        return _open(browser, farm, state), _scrolls(browser, farm, state)
 
 
 @contextmanager
@@ -172,20 +182,29 @@ def _busy_until_painted(browser: Browser, farm: RunningFarm, state: Any) -> floa
     return float(sum(one.get("tdur", 0) for one in _tasks(events) if one["ts"] < painted)) / 1000
 
 
-def _scroll(browser: Browser, farm: RunningFarm, state: Any) -> Scrolled:
+def _scrolls(browser: Browser, farm: RunningFarm, state: Any) -> dict[str, Scrolled]:
     context = browser.new_context(storage_state=state, viewport=DESK)
     page = context.new_page()
     page.goto(f"{farm.url}/dashboard/gallery")
     _load_all(page)
-    browser.start_tracing(page=page, categories=TRACED)
-    gaps = page.evaluate(SCROLL, SCREENS)
-    tasks = _tasks(json.loads(browser.stop_tracing())["traceEvents"])
+    found = {"wall, flown through": _scroll(browser, page, FLOWN), "wall, by a wheel": _scroll(browser, page, WHEELED)}
+    bare = context.new_page()
+    page.close()
+    bare.evaluate(BARE, PICTURES)
+    found["bare boxes, flown through"] = _scroll(browser, bare, FLOWN)
     context.close()
+    return found
+
+
+def _scroll(browser: Browser, page: Page, screens: float) -> Scrolled:
+    page.wait_for_timeout(1_500)
+    browser.start_tracing(page=page, categories=TRACED)
+    gaps = page.evaluate(SCROLL, [FRAMES, screens])
+    tasks = _tasks(json.loads(browser.stop_tracing())["traceEvents"])
     return Scrolled(
         frames=len(gaps),
         median=statistics.median(gaps),
         late=[one for one in gaps if one > LATE],
-        tasks=len(tasks),
         longest=max(one["dur"] for one in tasks) / 1000,
         busiest=max(one.get("tdur", 0) for one in tasks) / 1000,
     )
@@ -198,7 +217,6 @@ def _load_all(page: Page) -> None:
         page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
         page.wait_for_timeout(50)
     page.evaluate("scrollTo(0, 0)")
-    page.wait_for_timeout(1_500)
 
 
 def _tasks(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
