@@ -1,4 +1,6 @@
-"""What a call of several pictures gains over one by one, and what kept prompt embeddings gain, on the small model.
+"""What a call of several pictures gains over one by one, and what prompts gain that are kept or encoded ahead.
+
+On the small model.
 
 Images a second of the clock, and a second of the processor, which a busy machine changes less.
 """
@@ -8,7 +10,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from fluxfarm.catalog import KLEIN_SMALL
@@ -66,6 +70,16 @@ def _prompts(pipeline: Pipeline) -> None:
         pipeline.draw_together([_member(128, n, f"a lighthouse, number {n % PROMPTS}")])
 
 
+def _unread(pipeline: Pipeline, numbers: Iterator[int], *, ahead: bool) -> None:
+    """Each picture has a prompt of its own; ``ahead``: the next one is encoded while one is drawn."""
+    members = [_member(128, n, f"a lighthouse, never seen {next(numbers)}") for n in range(PICTURES)]
+    with ThreadPoolExecutor(1) as beside:
+        for member, following in zip(members, [*members[1:], None], strict=True):
+            if ahead and following is not None:
+                beside.submit(pipeline.encode_ahead, following.drawing.prompt, following.drawing.max_sequence_length)
+            pipeline.draw_together([member])
+
+
 def measure(models: Path) -> Iterator[Gain]:
     """Each kind in turn, round by round, so that a busy moment meets all."""
     folder = ensure_small(KLEIN_SMALL.slug, models)
@@ -80,6 +94,13 @@ def measure(models: Path) -> Iterator[Gain]:
     kinds["128 px, each prompt encoded"] = lambda: _prompts(plain)
     kinds[f"128 px, {PROMPTS} prompts kept"] = lambda: _prompts(keeping)
     yield from _gains(kinds)
+    numbers = count()
+    yield from _gains(
+        {
+            "128 px, new prompts, each encoded in its turn": lambda: _unread(keeping, numbers, ahead=False),
+            "128 px, new prompts, the next one beside": lambda: _unread(keeping, numbers, ahead=True),
+        }
+    )
 
 
 def _gains(kinds: dict[str, Callable[[], None]]) -> Iterator[Gain]:

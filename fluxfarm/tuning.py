@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
@@ -29,6 +29,14 @@ class Tuning(Reporting):
         alias="FLUXFARM_PROMPT_CACHE",
         ge=0,
         description="MiB of host memory for encoded prompts (8 to 16 each on FLUX.2), so that none is encoded twice.",
+    )
+    encode_ahead: Literal["auto", "on", "off"] = Field(
+        "auto",
+        alias="FLUXFARM_ENCODE_AHEAD",
+        description=(
+            "Whether a slot that waits for the device encodes the next prompts beside the drawing in progress: `auto` "
+            "does on an NVIDIA GPU, while it has memory free beside the reserve."
+        ),
     )
     resident_models: int = Field(
         2,

@@ -27,6 +27,7 @@ from fluxfarm.errors import (
     InvalidPrompt,
     InvalidReference,
     InvalidSize,
+    OutOfMemory,
     RenderFailed,
 )
 from fluxfarm.sizes import MULTIPLE
@@ -117,7 +118,8 @@ class Pipeline:
 
     ``revision`` names the weights (a hub commit, or a hash of the folder), ``device`` and ``dtype`` are those in use,
     ``class_name`` is the diffusers class, ``tuned`` how its kernels are set, for the record,
-    ``memory`` the bytes that it took of the device when it was loaded.
+    ``memory`` the bytes that it took of the device when it was loaded, ``reading`` those that encoding a prompt takes
+    meanwhile, at most (0: the device counts none).
     """
 
     def __init__(self, loaded: pipeline_loading.Loaded, embeddings: Embeddings | None = None) -> None:
@@ -129,6 +131,7 @@ class Pipeline:
         self.tuned = loaded.tuned
         self._pipe: Any = loaded.pipe
         self.memory = loaded.memory
+        self.reading = loaded.reading
         weights = f"{loaded.class_name} {loaded.revision} {loaded.dtype} {loaded.device} {sorted(loaded.tuned.items())}"
         self._prompts = PromptEncoder(loaded.pipe, loaded.class_name, weights, embeddings or Embeddings(OWN_EMBEDDINGS))
         self._loras = Loras(loaded.pipe)
@@ -215,6 +218,26 @@ class Pipeline:
             for member in members:
                 member.embedding = None
 
+    def encode_ahead(self, prompt: str, max_sequence_length: int) -> bool:
+        """Encode a prompt of a later drawing, beside the one in progress; False: nothing was to be done.
+
+        Raises:
+            PromptTooLong: as ``draw``; nothing of these harms the drawing in progress.
+            OutOfMemory, DeviceLost, RenderFailed: likewise.
+        """
+        if self._lost is not None:
+            return False
+        try:
+            return self._prompts.encode_ahead(prompt, max_sequence_length)
+        except Exception as error:  # noqa: BLE001 - translated, as what the library raises may hold the prompt
+            forget(error)
+            failure = error if isinstance(error, FluxfarmError) else translate(error, prompt)
+        if isinstance(failure, OutOfMemory):
+            self._clean_up()
+        elif isinstance(failure, DeviceLost):
+            self._lost = failure.message
+        raise failure
+
     def upsample(self, prompt: str, seed: int, references: tuple[Image.Image, ...], limit: int) -> str | None:
         """A longer prompt of at most ``limit`` tokens by the text encoder itself; None: this one cannot.
 
@@ -226,7 +249,8 @@ class Pipeline:
             if not can_upsample(pipe):
                 return None
             try:
-                text = upsample(pipe, prompt, seed, references)
+                with self._prompts.alone():
+                    text = upsample(pipe, prompt, seed, references)
             except Exception as error:  # noqa: BLE001 - translated, as what the library raises may hold the prompt
                 forget(error)
                 failure = translate(error, prompt)
@@ -238,7 +262,7 @@ class Pipeline:
         """Free the device's memory, after the drawing in progress; another call does nothing."""
         with self._lock:
             self._pipe = None
-            self._prompts = PromptEncoder(None, self.class_name)
+            self._prompts.close()
             self._loras = Loras(None)
             gc.collect()
             self._empty_cache()
@@ -255,7 +279,8 @@ class Pipeline:
         drawing = member.drawing
         started = perf_counter()
         try:
-            member.embedding = self._prompts.encode(drawing.prompt, drawing.max_sequence_length)
+            found = self._prompts.encode(drawing.prompt, drawing.max_sequence_length)
+            member.embedding, member.origin = found.values, found.origin
         finally:
             member.encoding += perf_counter() - started
 
@@ -305,7 +330,7 @@ class Pipeline:
         with call.watched():
             self._loras.want(drawing.loras)
             if self._passes(drawing) > 1:
-                negative = self._prompts.encode("", drawing.max_sequence_length)
+                negative = self._prompts.encode("", drawing.max_sequence_length).values
                 more["negative_prompt_embeds"] = _stacked([negative] * len(together))
             with self._accelerated(pipe, drawing):
                 made = pipe(
@@ -331,10 +356,11 @@ class Pipeline:
         skipped = skipped_steps(drawing.steps, drawing.acceleration)
         return left_out(pipe.transformer, skipped, passes=self._passes(drawing))
 
-    def _clean_up(self, pipe: Any) -> None:
+    def _clean_up(self, pipe: Any = None) -> None:
         """Reset what a stopped call skipped: the state of a step cache would leak into the next job's picture."""
         try:
-            pipe.maybe_free_model_hooks()
+            if pipe is not None:  # a call was stopped
+                pipe.maybe_free_model_hooks()
             self._empty_cache()
         except Exception as error:  # noqa: BLE001  # only a dead device makes this fail
             forget(error)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from fluxfarm.errors import Canceled, FluxfarmError
+from workers.pipeline_embeddings import Origin
 from workers.pipeline_previews import OnPreview, Previewer, preview_steps
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Member:
     done: int = 0
     told: int = 0
     embedding: torch.Tensor | None = None
+    origin: Origin = "encoded"  #: of the embedding
     preview_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

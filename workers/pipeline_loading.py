@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +55,7 @@ class Loaded:
     dtype: str
     tuned: dict[str, str]
     memory: int  #: bytes that the device gave for it
+    reading: int  #: bytes that the smallest drawing took beside them: not less than encoding its prompt
 
 
 def load(
@@ -83,9 +85,9 @@ def load(
     try:
         pipe = _load_pipe(folder, class_name, device, dtype, keep_words=keep_words)
         tuned = tune(pipe, kernels, device)
-        _try_out(folder, pipe, class_name)
+        reading = _taken(lambda: _try_out(folder, pipe, class_name), device)
         memory = _allocated() - before if device.startswith("cuda") else _size(pipe)
-        return Loaded(pipe, class_name, revision or folder_revision(folder), device, dtype, tuned, memory)
+        return Loaded(pipe, class_name, revision or folder_revision(folder), device, dtype, tuned, memory, reading)
     except ModelUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  # safetensors, tokenizers and accelerate raise bare Exceptions
@@ -112,6 +114,18 @@ def _allocated() -> int:
     import torch
 
     return sum(torch.cuda.memory_allocated(number) for number in range(torch.cuda.device_count()))
+
+
+def _taken(do: Callable[[], None], device: str) -> int:
+    """The most bytes that a GPU gave meanwhile, beside those that stay; 0 for devices that count nothing."""
+    import torch
+
+    if not device.startswith("cuda"):
+        do()
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    do()
+    return int(torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device))
 
 
 def _size(pipe: Any) -> int:

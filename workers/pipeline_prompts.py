@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fluxfarm.errors import PromptTooLong
-from workers.pipeline_embeddings import Embeddings, Place
+from workers import metrics
+from workers.pipeline_embeddings import Embedding, Embeddings, Place
 
 if TYPE_CHECKING:
     import torch
@@ -25,41 +28,95 @@ class PromptEncoder:
         self._weights = weights
         self._embeddings = embeddings or Embeddings(0)
         self._is_dev = class_name == "Flux2Pipeline"
-        # Counting must not wait for a render, and a fast tokenizer breaks when two threads set its padding at once.
-        self._tokenizer_lock = threading.Lock()
+        # Counting must not wait for a render. A fast tokenizer breaks when two threads set its padding at once, and
+        # transformers changes the encoder's layers while it collects their hidden states.
+        self._lock = threading.Lock()
+        self._stream: Any = None
 
     def count(self, prompt: str) -> int:
         """Tokens of the prompt inside the model's chat template, system message included, nothing cut."""
-        with self._tokenizer_lock:
-            return self._count_dev(prompt) if self._is_dev else self._count_klein(prompt)
+        with self._lock:
+            return self._count(prompt)
 
-    def encode(self, prompt: str, max_sequence_length: int) -> torch.Tensor:
-        """The embedding, shape (1, ``max_sequence_length``, channels), on the pipeline's device.
+    def encode(self, prompt: str, max_sequence_length: int) -> Embedding:
+        """The embedding, ``max_sequence_length`` tokens long, on the pipeline's device.
 
         Raises:
             PromptTooLong: the prompt has more tokens than are read.
         """
-        digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
-        place = Place(self._weights, digest, max_sequence_length)
+        place = self._place(prompt, max_sequence_length)
         found = self._embeddings.find(place)
         if found is None:
-            found = self._encode(prompt, max_sequence_length)
-            self._embeddings.keep(place, found)
-        return found.to(self._pipe.device)
+            with self._lock:
+                found = self._embeddings.find(place)  # it was just being encoded ahead
+                if found is None:
+                    found = Embedding(self._encode(prompt, max_sequence_length), "encoded")
+                    self._embeddings.keep(place, found.values)
+        metrics.EMBEDDINGS.labels(found.origin).inc()
+        return Embedding(found.values.to(self._pipe.device), found.origin)
 
-    def _encode(self, prompt: str, max_sequence_length: int) -> torch.Tensor:
+    def encode_ahead(self, prompt: str, max_sequence_length: int) -> bool:
+        """Have it ready for ``encode``, made beside what else the device does; False: it is there, or the model is not.
+
+        Raises:
+            PromptTooLong: as ``encode``.
+        """
+        place = self._place(prompt, max_sequence_length)
+        with self._lock:
+            if self._pipe is None or self._embeddings.has(place):
+                return False
+            with self._beside():
+                values = self._encode(prompt, max_sequence_length)
+            self._embeddings.keep(place, values, "ahead")
+        return True
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else uses the text encoder meanwhile."""
+        with self._lock:
+            yield
+
+    def close(self) -> None:
+        """Let the model go, once nothing is encoded any more."""
+        with self._lock:
+            self._pipe = self._stream = None
+
+    def _place(self, prompt: str, max_sequence_length: int) -> Place:
+        digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
+        return Place(self._weights, digest, max_sequence_length)
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """On a stream of its own, where a device has streams: what is drawn in the other one does not wait for it."""
         import torch
 
-        tokens = self.count(prompt)
+        if self._pipe.device.type != "cuda":
+            yield
+            return
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._pipe.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._stream):
+            yield
+
+    def _encode(self, prompt: str, max_sequence_length: int) -> torch.Tensor:
+        """In host memory; whoever calls holds the lock."""
+        import torch
+
+        tokens = self._count(prompt)
         if tokens > max_sequence_length:
             raise PromptTooLong(
                 f"The prompt has {tokens} tokens and the model reads {max_sequence_length}, its template included: "
                 "shorten the prompt.",
                 param="prompt",
             )
-        with self._tokenizer_lock, torch.no_grad():
-            embedding, _ = self._pipe.encode_prompt(prompt=prompt, max_sequence_length=max_sequence_length)
-        return embedding.detach().to("cpu")  # type: ignore[no-any-return]
+        # Without a device the pipeline searches all its modules, the ones that a drawing may be exchanging among them.
+        device = self._pipe.text_encoder.device
+        with torch.no_grad():
+            values, _ = self._pipe.encode_prompt(prompt=prompt, device=device, max_sequence_length=max_sequence_length)
+        return values.detach().to("cpu")  # type: ignore[no-any-return]
+
+    def _count(self, prompt: str) -> int:
+        return self._count_dev(prompt) if self._is_dev else self._count_klein(prompt)
 
     def _count_dev(self, prompt: str) -> int:
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input

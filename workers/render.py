@@ -10,7 +10,9 @@ import structlog
 from PIL import Image as Pillow
 
 from fluxfarm.errors import DatabaseUnavailable, DeviceLost, FluxfarmError, InternalError, NotFound, ReferenceGone
+from fluxfarm.request import RenderRequest
 from storage.repository import dispatch, followers
+from storage.repository.upcoming import likely
 from workers import spans
 from workers.delivery import DATABASE_PATIENCE, faults_as_errors, patiently, put
 from workers.leases import Held
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from workers.worker import RenderWorker
 
 NOTHING: Final = "nothing to do"  #: a doubled or late ticket
+SIGHT: Final = 4  #: jobs whose prompts are encoded before their turn
 
 log = structlog.get_logger()
 
@@ -33,6 +36,7 @@ def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
     before the pictures are encoded, so that the next jobs are drawn meanwhile.
     """
     held: list[Held] = []
+    _look_ahead(worker, queue, ticket)
     try:
         with worker.provider.turn():
             if worker.retiring:
@@ -54,6 +58,17 @@ def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
         worker.provider.give_up_device()
     _send_next(worker, queue)
     return ", ".join(words)
+
+
+def _look_ahead(worker: RenderWorker, queue: str, ticket: UUID) -> None:
+    """Make use of the time until the turn comes; nothing is claimed."""
+
+    def upcoming() -> list[RenderRequest]:
+        with worker.database.transaction() as session:
+            return likely(session, queue, ticket, SIGHT)
+
+    if isinstance(worker.provider, LocalProvider) and not worker.retiring:
+        worker.provider.look_ahead(queue, upcoming)
 
 
 def _claim(worker: RenderWorker, queue: str, ticket: UUID) -> list[Held]:

@@ -165,9 +165,13 @@ class Residents:
         while self.pipelines and (len(self.pipelines) >= self._settings.resident_models or self._free() < needed):
             self._drop(next(iter(self.pipelines)), "another_model")
 
+    def has_room(self, needed: int) -> bool:
+        """Whether so many bytes are free beside the reserve at this moment; needs no lock."""
+        return self._free() >= needed
+
     def _free(self) -> float:
         """Bytes that models may take beside those that are there."""
-        taken = sum(pipeline.memory for pipeline in self.pipelines.values())
+        taken = sum(pipeline.memory for pipeline in list(self.pipelines.values()))
         free = float("inf")
         if self._settings.model_memory:
             free = self._settings.model_memory * MIB - taken

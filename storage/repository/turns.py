@@ -109,16 +109,21 @@ class Claimant:
         }
 
 
+def request_of(row: Any) -> RenderRequest:
+    """What is to be drawn, with the prompt that an upsampler made of it, if one did."""
+    request = RenderRequest.model_validate(row.request)
+    if row.revised_prompt is None:
+        return request
+    return request.model_copy(update={"prompt": row.revised_prompt, "prompt_upsampling": False})
+
+
 def claim_of(row: Any) -> Claim:
     """What one row of the statements above says."""
-    request = RenderRequest.model_validate(row.request)
-    if row.revised_prompt is not None:
-        request = request.model_copy(update={"prompt": row.revised_prompt, "prompt_upsampling": False})
     return Claim(
         uuid=row.uuid,
         tenant_id=row.tenant_id,
         attempt=row.attempt,
-        request=request,
+        request=request_of(row),
         queued_seconds=float(row.queued_seconds),
         webhook_id=row.webhook_id,
         campaign=row.campaign,

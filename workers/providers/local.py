@@ -24,6 +24,7 @@ from fluxfarm.settings import Settings
 from fluxfarm.sources import ModelSource
 from storage.queue import local_queue
 from workers import meter, metrics
+from workers.foresight import Foresight, Upcoming
 from workers.leases import Held
 from workers.pipeline import Drawing, Pipeline
 from workers.pipeline_batch import Member
@@ -62,6 +63,7 @@ class LocalProvider:
         self._embeddings = Embeddings(settings.prompt_cache << 20)
         self._turn = threading.Lock()
         self._watchdog = Watchdog(settings.step_timeout)
+        self._foresight = Foresight(settings, self.residents, self._watchdog, self._turn)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -84,6 +86,12 @@ class LocalProvider:
     def turn(self) -> threading.Lock:
         """The lock of the device: who holds it may claim a job and draw."""
         return self._turn
+
+    def look_ahead(self, queue: str, upcoming: Upcoming) -> None:
+        """While another slot draws: encode the prompts of jobs that are likely next, if that is wanted."""
+        slug = self.model_of(queue)
+        if slug is not None:
+            self._foresight.look(slug, upcoming)
 
     def warm_up(self) -> None:
         """Load as many models as may stay resident; until they are warm no job is claimed."""
@@ -172,6 +180,8 @@ class LocalProvider:
     def _draw_starved(self, pipeline: Pipeline, slug: str, members: Sequence[Member]) -> None:
         """Once more, each alone, those for which there was no room while other models stood around."""
         starved = [member for member in members if isinstance(member.failure, OutOfMemory)]
+        if starved:
+            self._foresight.rest(OutOfMemory.code)
         if not starved or not self.residents.keep_only(slug):
             return
         for member in starved:
@@ -186,7 +196,7 @@ class LocalProvider:
             revision=pipeline.revision,
             timings={"load": loaded, "encode_prompt": member.encoding, "render": member.seconds},
             cost=(price * spent).quantize(SMALLEST) if price else Decimal(0),
-            device=device,
+            device={**device, "prompt": member.origin},
             batch={"position": member.position, "size": member.size} if member.size > 1 else None,
         )
 
