@@ -15,7 +15,7 @@ from bench.soak.house import House
 from bench.soak.load import Journal
 from bench.soak.receiver import Received
 from fluxfarm.errors import NotFound
-from storage.objects_s3 import S3Store
+from storage.objects import ObjectStore
 from tests.money import LEFT_OPEN, WRONG_BALANCES, WRONG_COSTS
 from tests.stubs.server import Stub
 
@@ -47,7 +47,7 @@ RULES: Final = {
     "a success without the number of pictures that was asked for, all of the winner": """
         SELECT uuid FROM jobs WHERE status = 'SUCCESS' AND (
             SELECT count(*) FILTER (WHERE images.attempt = jobs.attempt) FROM images WHERE job_uuid = uuid)
-            <> (request->>'n')::int""",
+            <> jsonb_array_length(request->'seeds')""",
     "pictures of a job that is no success, or of a loser": """
         SELECT uuid FROM jobs JOIN images ON job_uuid = uuid
          WHERE jobs.status <> 'SUCCESS' OR images.attempt <> jobs.attempt""",
@@ -143,6 +143,15 @@ def check_jobs(house: House, journal: Journal, findings: Findings) -> None:
         "FAILED, and no remote call whose outcome nobody knows",
         (f"{uuid} {row[3]}" for uuid, row in by_uuid.items() if row[1] == "FAILED" and row[3] != "outcome_unknown"),
     )
+    pictures = dict(house.sql("SELECT job_uuid::text, count(*) FROM images GROUP BY job_uuid"))
+    findings.note(
+        "a success with another number of pictures than its caller wanted",
+        (
+            uuid
+            for uuid, count in journal.images.items()
+            if uuid in by_uuid and by_uuid[uuid][1] == "SUCCESS" and pictures.get(uuid) != count
+        ),
+    )
     for what, question in RULES.items():
         findings.note(what, house.sql(question))
     findings.attempts, findings.charges = (
@@ -152,7 +161,7 @@ def check_jobs(house: House, journal: Journal, findings: Findings) -> None:
     findings.extra_attempts = int(house.sql("SELECT count(*) FROM attempts WHERE number > 1")[0][0])
 
 
-def check_objects(house: House, store: S3Store, findings: Findings) -> None:
+def check_objects(house: House, store: ObjectStore, findings: Findings) -> None:
     """Each picture can be read and is what its worker made; nothing else lies in the bucket."""
     wanted: dict[str, str] = dict(house.sql("SELECT object_key, sha256 FROM images"))
     there = set(store.keys("t/"))
