@@ -116,6 +116,7 @@ def show_dashboard() -> Table:
         table.add_row(
             f"{name}: longest task, ms by the clock, of the processor", f"{scroll.longest:.1f}, {scroll.busiest:.1f}"
         )
+        table.add_row(f"{name}: processor of the main thread, ms a frame", f"{scroll.busy:.1f}")
     return table
 
 

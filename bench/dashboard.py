@@ -101,6 +101,7 @@ class Scrolled:
     late: list[float]  #: gaps between frames over ``LATE``
     longest: float  #: by the clock
     busiest: float  #: by the processor's time, which other programs on the machine do not lengthen
+    busy: float  #: processor's time of all tasks, a frame
 
 
 def measure() -> tuple[Opening, dict[str, Scrolled]]:
@@ -207,6 +208,7 @@ def _scroll(browser: Browser, page: Page, screens: float) -> Scrolled:
         late=[one for one in gaps if one > LATE],
         longest=max(one["dur"] for one in tasks) / 1000,
         busiest=max(one.get("tdur", 0) for one in tasks) / 1000,
+        busy=sum(one.get("tdur", 0) for one in tasks) / 1000 / len(gaps),
     )
 
 
