@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -17,9 +20,22 @@ from workers import metrics
 PACE: Final = 60.0  #: seconds between two rounds
 TENANTS: Final = 100  #: that one round looks after; the others are due in the next one
 BATCH: Final = 500  #: jobs in one transaction
-BATCHES: Final = 20  #: of one tenant and kind in one round
+WORK: Final = 0.5  #: seconds for one kind in one round: the same thread looks after leases and tickets
+
+SOME: Final = 100  #: paths that are deleted before they are noted as gone
+SWEEPING: Final = 1.0  #: seconds after which a sweep leaves what is left to the next one
 
 log = structlog.get_logger()
+
+
+def while_full(sweep: Callable[[], int]) -> int:
+    """Sweep again for as long as there is ``SOME`` to delete, and time for it; gives how many."""
+    end = time.monotonic() + SWEEPING
+    gone = taken = sweep()
+    while taken >= SOME and time.monotonic() < end:
+        taken = sweep()
+        gone += taken
+    return gone
 
 
 class Retention:
@@ -39,34 +55,43 @@ class Retention:
         }
 
     def erase_due(self) -> None:
-        """Erase what is due, if the last round was a minute ago."""
+        """Erase what is due, if the last round was a minute ago, or had not time enough for all of it."""
         if time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + PACE
-            self.erase_now()
+            if not self.erase_now(WORK):
+                self._next_at = 0.0
 
-    def erase_now(self) -> None:
-        """Erase what is due: of jobs that are over, and what lies beside them."""
-        for kind in self._usual:
-            self._count(kind, self._of_jobs(kind))
+    def erase_now(self, seconds: float = math.inf) -> bool:
+        """Erase what is due: of jobs that are over, and what lies beside them.
+
+        After so many seconds with the jobs of one kind the rest of them waits, and the answer is False.
+        """
+        unfinished = [kind for kind in self._usual if not self._of_jobs(kind, seconds)]
         with self._database.transaction() as session:
             self._count("prompt", retention.drop_texts(session, self._usual["prompt"]))
         with self._database.transaction() as session:
             self._count("references", retention.drop_uploads(session, self._usual["references"], limit=BATCH))
         with self._database.transaction() as session:
             self._count("record", retention.drop_empty(session, self._usual["record"]))
+        return not unfinished
 
-    def _of_jobs(self, kind: Kind) -> int:
-        usual, looked_at = self._usual[kind], 0
+    def _of_jobs(self, kind: Kind, seconds: float) -> bool:
+        """Batch by batch, the tenants in turn; False: there was no time for all."""
+        end, usual, looked_at = time.monotonic() + seconds, self._usual[kind], 0
         with self._database.transaction() as session:
-            tenants = retention.due(session, kind, usual, limit=TENANTS)
-        for tenant_id in tenants:
-            for _ in range(BATCHES):
-                with self._database.transaction() as session:
-                    taken = retention.erase(session, kind, tenant_id, usual, limit=BATCH)
-                looked_at += taken
-                if taken < BATCH:
-                    break
-        return looked_at
+            tenants = deque(retention.due(session, kind, usual, limit=TENANTS))
+        while tenants:
+            with self._database.transaction() as session:
+                taken = retention.erase(session, kind, tenants[0], usual, limit=BATCH)
+            looked_at += taken
+            if taken < BATCH:
+                tenants.popleft()
+            else:
+                tenants.rotate(-1)
+            if time.monotonic() >= end:
+                break
+        self._count(kind, looked_at)
+        return not tenants
 
     def _count(self, kind: Kind, count: int) -> None:
         if count:
@@ -78,13 +103,16 @@ class Retention:
 
         A call that read a reference before it was forgotten has stored its job by then, so that the job is seen.
         """
+        return while_full(self._sweep_some)
+
+    def _sweep_some(self) -> int:
         with self._database.transaction() as session:
-            paths = retention.leftovers(session, older_than=4 * self._settings.lease)
+            paths = retention.leftovers(session, older_than=4 * self._settings.lease, limit=SOME)
         for path in paths:
             if path.endswith("/"):
                 self._store.delete_prefix(path)
             else:
                 self._store.delete(path)
-            with self._database.transaction() as session:
-                retention.forget_leftover(session, path)
+        with self._database.transaction() as session:
+            retention.forget_leftovers(session, paths)
         return len(paths)

@@ -14,7 +14,7 @@ from storage.dispatcher import Dispatcher
 from storage.objects import ObjectStore, attempt_prefix, job_prefix
 from storage.repository import attempts, calls, deliveries, idempotency, workers
 from workers import metrics
-from workers.retention import Retention
+from workers.retention import SOME, Retention, while_full
 
 LOST: Final = Problem(
     code=WorkerLost.code, message="The worker stopped renewing its lease; the job starts again.", retryable=True
@@ -62,19 +62,26 @@ class Sweeper:
 
         A zombie may write until its lease is long over, so both wait for four leases.
         """
+        return while_full(self._sweep_losers) + while_full(self._sweep_erased)
+
+    def _sweep_losers(self) -> int:
         patience = 4 * self._settings.lease
         with self._database.transaction() as session:
-            losing = attempts.unswept(session, older_than=patience)
-            gone = attempts.erased(session, older_than=patience)
+            losing = attempts.unswept(session, older_than=patience, limit=SOME)
         for tenant_id, uuid, number in losing:
             self._store.delete_prefix(attempt_prefix(tenant_id, uuid, number))
             with self._database.transaction() as session:
                 attempts.mark_swept(session, uuid, number)
+        return len(losing)
+
+    def _sweep_erased(self) -> int:
+        with self._database.transaction() as session:
+            gone = attempts.erased(session, older_than=4 * self._settings.lease, limit=SOME)
         for tenant_id, uuid in gone:
             self._store.delete_prefix(job_prefix(tenant_id, uuid))
-            with self._database.transaction() as session:
-                attempts.forget_erasure(session, uuid)
-        return len(losing) + len(gone)
+        with self._database.transaction() as session:
+            attempts.forget_erasures(session, [uuid for _, uuid in gone])
+        return len(gone)
 
     def close_calls(self) -> int:
         """Close paid calls that nobody follows any more: their jobs were stopped or erased, and their worker died."""

@@ -117,9 +117,9 @@ def erased(session: Session, *, older_than: float, limit: int = 100) -> list[tup
     return [(row.tenant_id, row.job_uuid) for row in rows]
 
 
-def forget_erasure(session: Session, uuid: UUID) -> None:
-    """Nothing of the job is left anywhere."""
-    session.execute(delete(Erasure).where(Erasure.job_uuid == uuid))
+def forget_erasures(session: Session, jobs: Sequence[UUID]) -> None:
+    """Nothing of the jobs is left anywhere."""
+    session.execute(delete(Erasure).where(Erasure.job_uuid.in_(jobs)))
 
 
 def _lease(seconds: float) -> ColumnElement[Any]:

@@ -288,15 +288,15 @@ def foresee(session: Session, tenant_id: UUID, path: str) -> None:
     session.execute(FORESEE, {"path": path, "tenant_id": tenant_id, "seconds": LONGEST_CALL})
 
 
-def leftovers(session: Session, *, older_than: float, limit: int = 100) -> list[str]:
+def leftovers(session: Session, *, older_than: float, limit: int) -> list[str]:
     """Objects and folders that nothing needs any more; whoever knew of them when they were noted is done by now."""
     session.execute(KNOWN, {"older_than": older_than})
     return list(session.scalars(LEFT, {"older_than": older_than, "limit": limit}))
 
 
-def forget_leftover(session: Session, path: str) -> None:
-    """It is gone."""
-    session.execute(text("DELETE FROM leftovers WHERE path = :path"), {"path": path})
+def forget_leftovers(session: Session, paths: Sequence[str]) -> None:
+    """They are gone."""
+    session.execute(text("DELETE FROM leftovers WHERE path = ANY (:paths)"), {"paths": list(paths)})
 
 
 def _count(session: Session, statement: Any, parameters: dict[str, Any]) -> int:

@@ -144,6 +144,26 @@ def test_a_job_without_its_prompt_is_not_tried_again(
     assert (many["jobs"], many["skipped"]) == ([], [{"job": uuid, "code": "gone"}])
 
 
+def test_a_backlog_is_erased_in_short_rounds_with_each_kind_in_turn(
+    api: TestClient, database: Database, hand: Hand, retention: Retention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.retention.WORK", 0.0)
+    monkeypatch.setattr("workers.retention.BATCH", 1)
+    keep(database, prompt_days=1, result_days=1)
+    made = [post(api) for _ in range(3)]
+    for uuid in made:
+        hand.finish(hand.claim(uuid))
+    age(database, 2)
+    for done in (1, 2, 3, 3):
+        retention.erase_due()
+        assert [record(api, uuid)["erased"] for uuid in made] == [["prompt", "results"]] * done + [[]] * (3 - done)
+    last = post(api)
+    hand.finish(hand.claim(last))
+    age(database, 2)
+    retention.erase_due()
+    assert record(api, last)["erased"] == [], "with nothing left it waits for a minute"
+
+
 @pytest.mark.parametrize("days", [0, 40])
 def test_a_tenant_may_keep_its_prompts_longer(
     api: TestClient, database: Database, hand: Hand, retention: Retention, tenant: Tenant, days: int
@@ -415,13 +435,12 @@ def test_rounds_are_bounded_and_go_on_where_they_stopped(
     api: TestClient, database: Database, retention: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.retention.BATCH", 2)
-    monkeypatch.setattr("workers.retention.BATCHES", 1)
     jobs = [post(api) for _ in range(5)]
     with database.engine.begin() as connection:  # all at one moment, as when a campaign is canceled
         connection.execute(text("UPDATE jobs SET status = 'CANCELED', finished_at = now() - interval '31 days'"))
     erased = []
     for _ in range(4):
-        retention.erase_now()
+        retention.erase_now(0.0)
         erased.append(sum(record(api, uuid)["erased"] == ["prompt"] for uuid in jobs))
     assert erased == [2, 4, 5, 5]
 

@@ -18,6 +18,7 @@ from storage.repository import idempotency
 from storage.repository.idempotency import Taken
 from tests.making import QUEUE, make_job, must_claim, read_job, state
 from workers import scheduler
+from workers.retention import Retention
 from workers.sweeping import Sweeper
 
 
@@ -46,6 +47,23 @@ def test_objects_of_a_dead_attempt_are_swept_and_the_winners_stay(
     assert sweeper.sweep_objects() == 1
     assert list(store.keys("t/")) == [kept]
     assert sweeper.sweep_objects() == 0
+
+
+def test_one_sweep_deletes_more_than_a_batch(
+    database: Database, tenant: Tenant, sweeper: Sweeper, settings: Settings, store: ObjectStore
+) -> None:
+    fill = """
+        INSERT INTO {0} SELECT gen_random_uuid(), :tenant, now() - interval '1 hour' FROM generate_series(1, 250)
+    """
+    with database.engine.begin() as connection:
+        for into in ("erasures (job_uuid, tenant_id, erased_at)", "leftovers (path, tenant_id, since)"):
+            connection.execute(text(fill.format(into)), {"tenant": tenant.id})
+        connection.execute(text("UPDATE leftovers SET path = 't/' || path || '/'"))
+    assert sweeper.sweep_objects() == 250
+    assert Retention(settings, database, store).sweep_leftovers() == 250
+    with database.engine.connect() as connection:
+        left = connection.scalar(text("SELECT (SELECT count(*) FROM erasures) + (SELECT count(*) FROM leftovers)"))
+    assert left == 0
 
 
 def test_one_round_does_all_of_it(database: Database, tenant: Tenant, sweeper: Sweeper) -> None:
