@@ -15,13 +15,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import batches, campaign, chaos, dashboard, dispatch, overhead, traffic
+from bench import batches, campaign, chaos, dashboard, dispatch, overhead, retention, traffic
 from bench.farms import running_farm
 from bench.plot import log_log
 from bench.soak import run as soak
 from fluxfarm.catalog import KLEIN_SMALL
 from fluxfarm.client import Client
 
+SHARES = (0.5, 0.99, 1.0)
 PLOT = Path(__file__).parent.parent / "docs" / "pictures" / "dispatch.svg"
 
 
@@ -120,6 +121,18 @@ def show_dashboard() -> Table:
     return table
 
 
+def show_retention() -> Table:
+    """What is erased of a large table, and who feels it."""
+    title = f"{retention.DUE:,} of {retention.JOBS:,} jobs are due"
+    felt = ("claim, ms: p50", "p99", "worst", "poll, ms: p50", "p99", "worst")
+    table = Table("erased", "jobs", "jobs/s", "longest transaction, ms", *felt, title=title)
+    for one in retention.measure():
+        shares = [retention.quantile(times, share) for times in (one.felt.claims, one.felt.polls) for share in SHARES]
+        rate = f"{one.jobs / one.seconds:.0f}"
+        table.add_row(one.name, f"{one.jobs:,}", rate, f"{one.longest:.0f}", *(f"{share:.1f}" for share in shares))
+    return table
+
+
 SHOWS: dict[str, Callable[[], Table]] = {
     "overhead": show_overhead,
     "batches": show_batches,
@@ -127,6 +140,7 @@ SHOWS: dict[str, Callable[[], Table]] = {
     "dispatch": show_dispatch,
     "campaign": show_campaign,
     "dashboard": show_dashboard,
+    "retention": show_retention,
 }
 APART: dict[str, Callable[[Sequence[str]], int]] = {"chaos": chaos.main, "soak": soak.main}
 

@@ -91,21 +91,26 @@ def _measure(database: Database, rows: int) -> Cost:
     return Cost(rows, statistics.median(turn), max(turn), statistics.median(picks), max(picks))
 
 
+def migrated(url: str, *, pool_size: int) -> Database:
+    """A database with all tables, and with the tenants."""
+    database = Database(SecretStr(url), pool_size=pool_size)
+    config = Config(toml_file=ROOT / "pyproject.toml")
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.execute(
+            text("INSERT INTO tenants (name) SELECT 'tenant ' || n FROM generate_series(1, :n) AS n"), {"n": TENANTS}
+        )
+    return database
+
+
 def measure() -> Iterator[Cost]:
     """One database that grows; 180 lines of jobs (20 tenants, 3 campaigns each, 3 lanes)."""
     with (
         tempfile.TemporaryDirectory(prefix="fluxfarm-bench-") as folder,
         Postgres(Path(folder) / "postgres", durable=False) as postgres,
     ):
-        database = Database(SecretStr(postgres.url), pool_size=2)
-        config = Config(toml_file=ROOT / "pyproject.toml")
-        with database.engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.execute(
-                text("INSERT INTO tenants (name) SELECT 'tenant ' || n FROM generate_series(1, :n) AS n"),
-                {"n": TENANTS},
-            )
+        database = migrated(postgres.url, pool_size=2)
         for rows in SIZES:
             yield _measure(database, rows)
         database.close()
