@@ -49,7 +49,7 @@ OVER = text(
         SELECT gen_random_uuid(), t.id, 'IMAGE_GENERATOR', 'fluxfarm/flux-2-klein-small', n % 3, :queue, 'auto',
                CAST(:request AS jsonb), '{}', '{}', 8, 'SUCCESS', 1, now() - interval '3 days',
                now() - n * interval '1 millisecond' - CASE WHEN n % :every = 0 THEN interval '2 days' ELSE '0' END
-          FROM generate_series(:first, :last) AS n
+          FROM generate_series(CAST(:first AS int), CAST(:last AS int)) AS n
           JOIN (SELECT id, row_number() OVER (ORDER BY name) AS r FROM tenants) AS t ON t.r = 1 + (n / 9) % :tenants
         RETURNING uuid, tenant_id, started_at, finished_at
     ),
