@@ -195,14 +195,15 @@ FORESEE: Final = text(
     """
 )
 #: what was noted before it was put, and is known by now: the pictures of an upload, of a campaign, of a job of its own
-KNOWN: Final = text(
-    """
-    DELETE FROM leftovers AS row
-     WHERE row.since < now() - make_interval(secs => :older_than) AND (
-           EXISTS (SELECT FROM reference_images WHERE tenant_id = row.tenant_id AND object_key = row.path)
-           OR EXISTS (SELECT FROM jobs WHERE NOT 'references' = ANY (erased)
-                         AND uuid = CASE WHEN row.path LIKE '%/0/' THEN CAST(split_part(row.path, '/', 3) AS uuid) END))
-    """
+KNOWN: Final = tuple(
+    text(f"DELETE FROM leftovers AS row USING {found} AND row.since < now() - make_interval(secs => :older_than)")  # noqa: S608
+    for found in (
+        "reference_images AS kept WHERE kept.tenant_id = row.tenant_id AND kept.object_key = row.path",
+        """
+        jobs WHERE row.path LIKE '%/0/' AND NOT 'references' = ANY (jobs.erased)
+               AND jobs.uuid = CASE WHEN row.path LIKE '%/0/' THEN CAST(split_part(row.path, '/', 3) AS uuid) END
+        """,
+    )
 )
 LEFT: Final = text(
     f"""
@@ -290,7 +291,8 @@ def foresee(session: Session, tenant_id: UUID, path: str) -> None:
 
 def leftovers(session: Session, *, older_than: float, limit: int) -> list[str]:
     """Objects and folders that nothing needs any more; whoever knew of them when they were noted is done by now."""
-    session.execute(KNOWN, {"older_than": older_than})
+    for statement in KNOWN:
+        session.execute(statement, {"older_than": older_than})
     return list(session.scalars(LEFT, {"older_than": older_than, "limit": limit}))
 
 
