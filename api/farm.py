@@ -25,6 +25,7 @@ from storage.board import Board
 from storage.database import Database
 from storage.delivery import Delivery
 from storage.dispatcher import Dispatcher
+from storage.entrance import Entrance
 from storage.gates import Gates
 from storage.notifier import Notifier
 from storage.objects import HASTY, ObjectStore, make_store
@@ -51,6 +52,7 @@ class Farm:
     database: Database
     replica: Replica  #: for lists
     polls: Polls
+    entrance: Entrance
     queue: Queue
     dispatcher: Dispatcher
     notifier: Notifier
@@ -86,6 +88,7 @@ class Farm:
             database=database,
             replica=Replica(settings, database),
             polls=Polls(settings.database_url),
+            entrance=Entrance(database),
             queue=queue,
             dispatcher=Dispatcher(database, queue, window=settings.window),
             notifier=Notifier(database, queue),

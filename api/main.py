@@ -153,6 +153,7 @@ def _lifespan(
             farm.open_calls.close()
             await asyncio.gather(listening, sharing, return_exceptions=True)
             await farm.polls.close()
+            await farm.entrance.close()
             farm.close()
 
     return lifespan

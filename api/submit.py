@@ -15,7 +15,7 @@ from anyio import to_thread
 from fastapi.concurrency import run_in_threadpool
 
 from api.airecords import job_url
-from api.auth import allowed
+from api.auth import allowed, note_use
 from api.farm import Farm
 from api.idempotency import REPLAYED, Guard, released_on_failure
 from api.order import Inline, Order, Source, Uploaded
@@ -27,7 +27,7 @@ from fluxfarm.loras import find_lora
 from fluxfarm.request import RenderRequest
 from fluxfarm.scopes import Scope
 from fluxfarm.sizes import Size
-from storage.database import Session
+from storage.database import NO_SESSION, Session
 from storage.objects import attempt_prefix, job_prefix, object_key
 from storage.pictures import Picture, sanitise
 from storage.records import Job
@@ -37,6 +37,7 @@ from storage.repository.tenants import Caller
 
 ACCEPTED = 202
 POLL_AFTER = "1"  #: seconds, as a header
+SMALL = 16_384  #: bytes of a body that is read on the event loop, in under a millisecond
 OUTSIDE = 0  #: the attempt number under which a job's own references are kept; renders count from 1
 
 log = structlog.get_logger()
@@ -106,21 +107,39 @@ class Entry:
         )
 
 
-async def submit(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guard | None = None) -> Accepted:
+#: what was made of a call so far: its order, and its job unless something outside must be looked at first; or a reply
+Looked = tuple[Entry, jobs.NewJob | None] | Accepted
+
+
+async def submit(
+    farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guard | None = None, *, size: int | None = None
+) -> Accepted:
     """Store the order as a QUEUED job and send for a worker; when this returns, the job is committed.
 
-    Pictures from outside are fetched and redrawn, and the host of a new webhook is looked up, between two
-    transactions, in threads of their own, so that slow servers of strangers cost the other callers nothing. With a
-    ``guard`` the same call again gives the first job.
+    What needs nothing but its own row is read and stored on the event loop, unless its body, of ``size`` bytes, would
+    hold the others up there. The rest is looked at in a thread. Pictures from outside are fetched and redrawn, and the
+    host of a new webhook is looked up, between two transactions, in threads of their own, so that slow servers of
+    strangers cost the other callers nothing. With a ``guard`` the same call again gives the first job.
 
     Raises:
         FluxfarmError: any leaf but those of RenderError; then nothing is stored.
     """
-    entered = await run_in_threadpool(_enter, farm, secret, read_order, guard)
-    if isinstance(entered, Accepted):
-        return entered
-    pictures = await to_thread.run_sync(_collect, farm, entered, limiter=farm.pictures)
-    return Accepted(await run_in_threadpool(_enter_with_pictures, farm, secret, entered, pictures))
+    key = allowed(await farm.entrance.caller(secret), Scope.RENDER)
+    if key.use_is_due:
+        await run_in_threadpool(note_use, farm, key)
+    look = partial(_look, farm, key, read_order, guard, uuid4())
+    looked = look(NO_SESSION, {}) if size is not None and size <= SMALL else None
+    if looked is None:
+        looked = await run_in_threadpool(_look_around, farm, look)
+    if isinstance(looked, Accepted):
+        return looked
+    entry, new = looked
+    if new is None:
+        pictures = await to_thread.run_sync(_collect, farm, entry, limiter=farm.pictures)
+        return Accepted(await run_in_threadpool(_enter_with_pictures, farm, secret, entry, pictures))
+    if not new.stands_alone:
+        return await run_in_threadpool(_enter_with_money, farm, entry)
+    return await _enter(farm, new, entry.call)
 
 
 async def rehearse(farm: Farm, secret: str, read_order: Callable[[], Order]) -> Rehearsal:
@@ -171,32 +190,61 @@ def accepted_headers(farm: Farm, accepted: Accepted) -> dict[str, str]:
     return headers
 
 
-def _enter(farm: Farm, secret: str, read_order: Callable[[], Order], guard: Guard | None) -> Entry | Accepted:
-    """Check everything, and store the job unless something outside must be looked at first."""
-    uuid = uuid4()
+def _look(
+    farm: Farm,
+    key: Caller,
+    read_order: Callable[[], Order],
+    guard: Guard | None,
+    uuid: UUID,
+    session: Session,
+    health: HealthBoard,
+) -> Looked | None:
+    """Check everything that can be without a look outside; with ``NO_SESSION`` None, when the database must be asked.
+
+    Raises:
+        FluxfarmError: as ``submit``, for a call that did not come before.
+    """
+    call = None if guard is None else guard.call(key.tenant_id, uuid)
+    try:
+        order = read_order()
+        if session is NO_SESSION and _asks(farm, order):
+            return None
+        entry = _entry(farm, session, key, order, health, call, uuid)
+        new = None if entry.needs_a_look else routed(farm, session, entry, {})[0]
+    except FluxfarmError:
+        # A replay first: a deadline that has passed meanwhile must not make it look like a mistake.
+        if call is not None and session is NO_SESSION:
+            return None
+        if (first := idempotency.look(session, call)) is not None:
+            return Accepted(first.job, first.status_code)
+        raise
+    return entry, new
+
+
+def _asks(farm: Farm, order: Order) -> bool:
+    """Whether anything but the caller must be known of it: its pictures, its webhook, or who else may render it."""
+    return bool(order.images) or order.webhook is not None or (farm.remotes.enabled and order.routing.may_leave)
+
+
+def _look_around(farm: Farm, look: Callable[[Session, HealthBoard], Looked | None]) -> Looked:
+    """The same with the database, in a thread; the key of what must be looked at outside is taken."""
     health = look_around(farm)
     with farm.database.statements() as session:
-        key = allowed(tenants.authenticate(session, secret), Scope.RENDER)
-        call = None if guard is None else guard.call(key.tenant_id, uuid)
-        try:
-            entry = _entry(farm, session, key, read_order(), health, call, uuid)
-            new = None if entry.needs_a_look else routed(farm, session, entry, {})[0]
-        except FluxfarmError:
-            # A replay first: a deadline that has passed meanwhile must not make it look like a mistake.
-            if (first := idempotency.look(session, call)) is not None:
-                return Accepted(first.job, first.status_code)
-            raise
-        if new is None:
-            first = idempotency.take(session, call)
-            return entry if first is None else Accepted(first.job, first.status_code)
-        if new.stands_alone:
-            made = idempotency.create(session, new, call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
-    if not new.stands_alone:
-        return _enter_with_money(farm, entry)
+        looked = look(session, health)
+        assert looked is not None
+        if not isinstance(looked, Accepted) and looked[1] is None:
+            first = idempotency.take(session, looked[0].call)
+            return looked if first is None else Accepted(first.job, first.status_code)
+        return looked
+
+
+async def _enter(farm: Farm, new: jobs.NewJob, call: Taken | None) -> Accepted:
+    """Store a job that stands alone."""
+    made = await farm.entrance.store(new, call, status_code=ACCEPTED, ttl=farm.settings.idempotency_ttl)
     if isinstance(made, First):
         return Accepted(made.job, made.status_code)
     if farm.dispatcher.has_room(made.window):
-        dispatch(farm, new.queue)
+        await run_in_threadpool(dispatch, farm, new.queue)
     return Accepted(made.job)
 
 

@@ -54,15 +54,23 @@ def show_batches() -> Table:
 def show_traffic() -> Table:
     """Polls of one job and jobs accepted: first with the worker held still, then while it renders what was accepted."""
     title = f"One API process, {traffic.CONNECTIONS} connections"
-    table = Table("call", "worker", "per second", "p50, ms", "p99, ms", "API's CPU, ms a call", title=title)
+    processor = ("API", "PostgreSQL", "callers")
+    columns = ("call", "worker", "per second", "p50, ms", "p99, ms", *(f"{who}, CPU ms a call" for who in processor))
+    table = Table(*columns, title=title)
+
+    def add(rate: traffic.Rate, worker: str) -> None:
+        figures = (f"{one:.1f}" for one in (rate.p50, rate.p99))
+        spent = (f"{one:.2f}" for one in (rate.cpu, rate.database, rate.callers))
+        table.add_row(rate.name, worker, f"{rate.per_second:.0f}", *figures, *spent)
+
+    add(traffic.measure_bare(), "")
     with running_farm() as farm, Client(farm.url, farm.api_key) as client:
         record = client.wait(client.submit(overhead.PROMPT, model=KLEIN_SMALL.slug, size="64x64", steps=1).uuid)
         try:
             for worker, order in (("held still", signal.SIGSTOP), ("renders", signal.SIGCONT)):
                 os.kill(farm.pids["worker"], order)
                 for rate in (traffic.measure_polls(farm, str(record.uuid)), traffic.measure_posts(farm)):
-                    figures = (rate.p50, rate.p99, rate.cpu)
-                    table.add_row(rate.name, worker, f"{rate.per_second:.0f}", *(f"{one:.1f}" for one in figures))
+                    add(rate, worker)
         finally:
             os.kill(farm.pids["worker"], signal.SIGCONT)  # or it could not end
     return table

@@ -1,6 +1,8 @@
 """Accepted jobs a second and polls a second of one API process; keep-alive connections on loopback.
 
-The processor's time of the API for one call is told too: it says what a call costs even where other programs run.
+What a call takes of the processor is told too, of the API, of PostgreSQL and of the callers themselves: that says what
+it costs even where other programs run. The callers are one process that speaks HTTP/1.1 by hand, as a library for it
+would take more than the API does. A bare route of FastAPI stands beside the calls: the least that one could cost.
 """
 
 from __future__ import annotations
@@ -8,13 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
+import uvloop
+
 from fluxfarm.catalog import KLEIN_SMALL
+from fluxfarm.embedded import free_port
 from fluxfarm.farmfile import RunningFarm
 
 CONNECTIONS = 16
@@ -23,22 +33,25 @@ REQUESTS = 3_000
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Requests a second, the time of one in milliseconds, and the API's processor time for it (NaN: not told here)."""
+    """Requests a second, the time of one in milliseconds, and the processor's for it (NaN: not told here).
+
+    ``cpu`` is the API's, ``database`` that of all processes of PostgreSQL, ``callers`` that of this one.
+    """
 
     name: str
     per_second: float
     p50: float
     p99: float
     cpu: float
+    database: float
+    callers: float
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     head = await reader.readuntil(b"\r\n\r\n")
-    status = int(head.split(b" ", 2)[1])
-    length = next(
-        int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
-    )
-    return status, await reader.readexactly(length)
+    status = int(head[9:12])
+    at = head.lower().index(b"content-length:") + 15
+    return status, await reader.readexactly(int(head[at : head.index(b"\r", at)]))
 
 
 async def _load(url: str, message: Callable[[int], bytes], expected: int) -> list[float]:
@@ -61,25 +74,69 @@ async def _load(url: str, message: Callable[[int], bytes], expected: int) -> lis
     return times
 
 
-def _rate(name: str, farm: RunningFarm, message: Callable[[int], bytes], expected: int) -> Rate:
-    started, before = time.perf_counter(), _cpu_seconds(farm.pids["api"])
-    times = sorted(asyncio.run(_load(farm.url, message, expected)))
-    seconds, spent = time.perf_counter() - started, _cpu_seconds(farm.pids["api"]) - before
+def _rate(
+    name: str, url: str, pids: tuple[int | None, int | None], message: Callable[[int], bytes], expected: int
+) -> Rate:
+    """``pids`` are the API's and PostgreSQL's."""
+    started, before, ours = time.perf_counter(), [_cpu_seconds(pid) for pid in pids], time.process_time()
+    times = sorted(uvloop.run(_load(url, message, expected)))
+    seconds, callers = time.perf_counter() - started, time.process_time() - ours
     count = len(times)
-    return Rate(name, count / seconds, 1000 * times[count // 2], 1000 * times[int(count * 0.99)], 1000 * spent / count)
+    spent = [1000 * (_cpu_seconds(pid) - earlier) / count for pid, earlier in zip(pids, before, strict=True)]
+    p50, p99 = (1000 * times[int(count * share)] for share in (0.5, 0.99))
+    return Rate(name, count / seconds, p50, p99, *spent, 1000 * callers / count)
 
 
-def _cpu_seconds(pid: int) -> float:
-    """Processor time of a process and its threads so far, as Linux tells it."""
+def _cpu_seconds(pid: int | None) -> float:
+    """Processor time of a process, of its threads and of its children so far, as Linux tells it."""
+    if pid is None:
+        return float("nan")
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        found = {int(folder.name): _stat(folder) for folder in Path("/proc").iterdir() if folder.name.isdecimal()}
     except OSError:
         return float("nan")
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    ours = [fields for own, fields in found.items() if fields and (own == pid or int(fields[1]) == pid)]
+    # Children that have ended count with their parent; of those that run only what they took themselves.
+    return sum(int(field) for fields in ours for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(folder: Path) -> list[str]:
+    """The fields of a process from its state on; none: it has ended."""
+    try:
+        return (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _pids(farm: RunningFarm) -> tuple[int | None, int | None]:
+    return farm.pids.get("api"), farm.pids.get("postgres")
+
+
+@contextmanager
+def _bare() -> Iterator[tuple[str, int]]:
+    """Where the bare route answers, and the pid of its process."""
+    port = free_port()
+    options = ("--no-access-log", "--no-server-header", "--log-level=warning")
+    server = subprocess.Popen([sys.executable, "-m", "uvicorn", "bench.bare:app", f"--port={port}", *options])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:  # each waits twice as long as the last
+            client.get(f"{url}/bare").raise_for_status()
+        yield url, server.pid
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=30)
 
 
 def _head(method: str, path: str, url: str, key: str) -> str:
     return f"{method} {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nAuthorization: Bearer {key}\r\n"
+
+
+def measure_bare() -> Rate:
+    """A route that does nothing, without a farm."""
+    with _bare() as (url, pid):
+        request = f"GET /bare HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n\r\n".encode()
+        return _rate("a bare route", url, (pid, None), lambda _number: request, 200)
 
 
 def measure_posts(farm: RunningFarm) -> Rate:
@@ -97,10 +154,10 @@ def measure_posts(farm: RunningFarm) -> Rate:
         head = _head("POST", "/v1/jobs", farm.url, farm.api_key)
         return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
-    return _rate("jobs accepted", farm, message, 202)
+    return _rate("jobs accepted", farm.url, _pids(farm), message, 202)
 
 
 def measure_polls(farm: RunningFarm, uuid: str) -> Rate:
     """Reads of one job."""
     request = (_head("GET", f"/v1/jobs/{uuid}", farm.url, farm.api_key) + "\r\n").encode()
-    return _rate("polls", farm, lambda _number: request, 200)
+    return _rate("polls", farm.url, _pids(farm), lambda _number: request, 200)

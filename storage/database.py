@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from fluxfarm.errors import DatabaseUnavailable
 from fluxfarm.settings import Settings
 
-__all__ = ["CONNECT_TIMEOUT", "Database", "Session", "connect", "libpq_url"]  # Session: for annotations elsewhere
+__all__ = ["CONNECT_TIMEOUT", "NO_SESSION", "Database", "Session", "connect", "libpq_url"]  # Session: for annotations elsewhere
 
 CONNECT_TIMEOUT: Final = 3  #: seconds to reach the server
 POOL_TIMEOUT: Final = 2.0  #: seconds to get a connection from the pool
@@ -118,6 +118,10 @@ def _translated(silent: str) -> Iterator[None]:
         if isinstance(error, OperationalError) or error.connection_invalidated:
             raise DatabaseUnavailable(silent, retry_after=RETRY_AFTER, may_be_done=silent == UNKNOWN) from error
         raise
+
+
+#: stands for a session where nothing is asked; whoever asks it after all gets an error
+NO_SESSION: Final = Session()
 
 
 class Database:

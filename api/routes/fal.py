@@ -123,7 +123,8 @@ async def _accept(
             telling=Telling(Form.FAL),
         )
 
-    return await submit(farm, secret, order, Guard.of(key, lambda: digest(f"/fal/{endpoint}", parsed())))
+    guard = Guard.of(key, lambda: digest(f"/fal/{endpoint}", parsed()))
+    return await submit(farm, secret, order, guard, size=len(body))
 
 
 def _headers(accepted: Accepted) -> dict[str, str]:

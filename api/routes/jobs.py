@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.airecords import CURSOR, JobPage, JobReply, ai_record, make_cursor, read_cursor
-from api.auth import Secret, allowed
+from api.auth import Secret, allowed, note_use
 from api.bodies import JsonBody, parse_json
 from api.dialects.native import read_order
 from api.dialects.native_body import EXAMPLES
@@ -35,7 +35,6 @@ from fluxfarm.scopes import Scope
 from storage.objects import job_prefix
 from storage.records import Job
 from storage.repository import jobs, tenants
-from storage.repository.tenants import Caller
 
 LONGEST_WAIT: Final = 60  #: seconds
 PREFER_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
@@ -121,7 +120,7 @@ async def create_job(
     if dry_run:
         return reply(_rehearsal(await rehearse(farm, secret, lambda: read_order(parsed(), datetime.now(UTC)))))
     guard = Guard.of(idempotency_key, lambda: digest("/v1/jobs", parsed()))
-    accepted = await submit(farm, secret, lambda: read_order(parsed(), datetime.now(UTC)), guard)
+    accepted = await submit(farm, secret, lambda: read_order(parsed(), datetime.now(UTC)), guard, size=len(body))
     job, status = accepted.job, accepted.replayed or ACCEPTED
     headers = accepted_headers(farm, accepted)
     preferred = PREFER_WAIT.search(prefer)
@@ -228,10 +227,5 @@ def _rehearsal(found: Rehearsal) -> RehearsalReply:
 async def _read(farm: Farm, secret: str, uuid: UUID) -> Job:
     job, key = await farm.polls.read_as(secret, uuid, lambda key: allowed(key, Scope.READ))
     if key.use_is_due:
-        await run_in_threadpool(_note_use, farm, key)
+        await run_in_threadpool(note_use, farm, key)
     return job
-
-
-def _note_use(farm: Farm, key: Caller) -> None:
-    with farm.database.transaction() as session:
-        tenants.note_use(session, key.id)

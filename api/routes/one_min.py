@@ -62,7 +62,7 @@ async def run_feature(
     """
     parsed = cache(partial(parse_json, body))
     guard = Guard.of(idempotency_key, lambda: digest("/api/features", parsed()))
-    accepted = await submit(farm, secret, lambda: read_order(parsed()), guard)
+    accepted = await submit(farm, secret, lambda: read_order(parsed()), guard, size=len(body))
     headers = {} if accepted.replayed is None else {REPLAYED: "true"}
     try:
         job = await pictures_of(farm, request, accepted.job)

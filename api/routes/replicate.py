@@ -173,7 +173,7 @@ async def _create(
         return replace(read, deadline=None if patience is None else datetime.now(UTC) + patience)
 
     guard = Guard.of(key, lambda: digest(f"{PREFIX}/{model}", parsed()))
-    accepted = await submit(farm, secret, order, guard)
+    accepted = await submit(farm, secret, order, guard, size=len(body))
     job, headers = accepted.job, {} if accepted.replayed is None else {REPLAYED: "true"}
     preferred = PREFER.search(prefer)
     if preferred is None:

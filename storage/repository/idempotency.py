@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -28,14 +27,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningInsert
 
 from fluxfarm.errors import IdempotencyInFlight, IdempotencyKeyReused
 from storage.records import IdempotencyKey, Job
 from storage.repository import jobs
-from storage.repository.jobs import NewJob, Stored
 
 IN_FLIGHT: Final = 120.0  #: seconds that a request may fetch pictures before another one may take its key
 RETRY_AFTER: Final = 2.0  #: seconds until a call that met one in flight is worth repeating
@@ -61,6 +57,13 @@ TAKE: Final = (
         where=bindparam("is_first", type_=Boolean) | EXPIRED,
     )
     .returning(IdempotencyKey.holder)
+)
+_TAKEN: Final = TAKE.cte("taken")
+#: takes the key and stores its job, which stands alone; gives no row when the key is another call's
+STORE: Final = (
+    insert(jobs.TABLE)
+    .from_select(jobs.TOLD, select(*jobs.ARRIVING.c).where(exists(select(_TAKEN))))
+    .returning(*jobs.MADE)
 )
 
 
@@ -107,32 +110,7 @@ def take(session: Session, call: Taken | None) -> First | None:
 
 def held(session: Session, call: Taken) -> bool:
     """Whether the key was free and is this call's now, in flight."""
-    return session.scalar(TAKE, _parameters(call, IN_FLIGHT)) is not None
-
-
-def create(session: Session, new: NewJob, call: Taken | None, *, status_code: int, ttl: float) -> Stored | First:
-    """Take the key and store its job, which stands alone, in one statement; or what the first call came to.
-
-    Raises:
-        IdempotencyKeyReused, IdempotencyInFlight: as above.
-        ExternalIdTaken: another job of the tenant has the job's external id.
-    """
-    if call is None:
-        return jobs.store(session, new)
-    values = jobs.columns(new)
-    statement, parameters = _creation(tuple(values)), _parameters(call, call.ttl or ttl, status_code)
-    for _ in range(TRIES):
-        try:
-            row = session.execute(statement, values | parameters).one_or_none()
-        except IntegrityError as error:
-            if jobs.EXTERNAL_ID not in str(error.orig):
-                raise
-            raise jobs.external_id_taken(session, new) from None
-        if row is not None:
-            return jobs.stored(values, row)
-        if (first := look(session, call)) is not None:
-            return first
-    raise in_flight()
+    return session.scalar(TAKE, taking(call, IN_FLIGHT)) is not None
 
 
 def look(session: Session, call: Taken | None) -> First | None:
@@ -165,7 +143,8 @@ def seen(session: Session, call: Taken) -> IdempotencyKey | None:
     return row
 
 
-def _parameters(call: Taken, seconds: float, status_code: int | None = None) -> dict[str, Any]:
+def taking(call: Taken, seconds: float, status_code: int | None = None) -> dict[str, Any]:
+    """What ``TAKE`` is told: with the status of the reply its job is there, without one the call is in flight."""
     return {
         "key_tenant": call.tenant_id,
         "key": call.key,
@@ -176,14 +155,6 @@ def _parameters(call: Taken, seconds: float, status_code: int | None = None) -> 
         "seconds": timedelta(seconds=seconds),
         "is_first": call.is_first,
     }
-
-
-@cache
-def _creation(names: tuple[str, ...]) -> ReturningInsert[Any, Any, Any, Any, Any]:
-    """Stores a job of these columns if the key was free."""
-    taken = TAKE.cte("taken")
-    row = select(*(bindparam(name, type_=jobs.TABLE.c[name].type) for name in names)).where(exists(select(taken)))
-    return insert(jobs.TABLE).from_select(names, row).returning(*jobs.MADE)
 
 
 def in_flight() -> IdempotencyInFlight:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
+from typing import cast as typed
 from uuid import UUID
 
-from sqlalchemy import Row, Select, Table, bindparam, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import JSON, Select, Table, Text, Uuid, any_, bindparam, cast, column, delete, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningInsert
 
 from fluxfarm import tracing
 from fluxfarm.airecord import Problem
@@ -24,13 +24,51 @@ from fluxfarm.request import RenderRequest
 from fluxfarm.routing import RoutePlan
 from storage.records import ApiKey, Attempt, Erasure, Job, Tenant
 from storage.repository import campaign_assets, campaign_ends, dispatch, events, ledger, tenants
-from storage.repository.reading import WHOLE, load
+from storage.repository.reading import WHOLE, load, loaded, whole
 
-TABLE: Final = cast("Table", Job.__table__)
+TABLE: Final = typed("Table", Job.__table__)
 EXTERNAL_ID: Final = "ix_jobs_external_id"  #: keeps external ids apart
 SEARCHED: Final = 20_000  #: prompts are in no index, so a search ends somewhere
+#: what is told of a new row; the rest are the table's defaults
+TOLD: Final = (
+    "uuid",
+    "tenant_id",
+    "type",
+    "model",
+    "status",
+    "lane",
+    "priority",
+    "queue",
+    "provider",
+    "remote",
+    "campaign",
+    "gpu_seconds",
+    "tags",
+    "external_id",
+    "retry_of",
+    "webhook_id",
+    "traceparent",
+    "deadline",
+    "steps",
+    "request",
+    "prompt_object",
+    "route",
+)
+#: the rows that arrive as a JSON array, so that one statement stores one as well as fifty
+ARRIVING: Final = (
+    func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON))
+    .table_valued(*(column(name, TABLE.c[name].type) for name in TOLD))
+    .render_derived(name="arriving", with_types=True)
+)
 #: what an INSERT gives back
-MADE: Final = (TABLE.c.seq, TABLE.c.created_at, TABLE.c.cost, dispatch.SENT, dispatch.SLOTS)
+MADE: Final = (TABLE.c.uuid, TABLE.c.seq, TABLE.c.created_at, TABLE.c.cost, dispatch.SENT, dispatch.SLOTS)
+#: stores the rows, in their order, but no second one of an external id
+STORE: Final = (
+    insert(TABLE)
+    .from_select(TOLD, select(*ARRIVING.c))
+    .on_conflict_do_nothing(index_elements=["tenant_id", "external_id"], index_where=TABLE.c.external_id.is_not(None))
+    .returning(*MADE)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +149,7 @@ def store(session: Session, new: NewJob) -> Stored:
         ExternalIdTaken: another job of the tenant has its external id; it is named.
     """
     values = columns(new)
-    row = session.execute(_insertion(tuple(values)), values).one_or_none()
+    row = session.execute(STORE, {"rows": arriving([values])}).one_or_none()
     if row is None:
         raise external_id_taken(session, new)
     return stored(values, row)
@@ -188,24 +226,16 @@ def plain(new: NewJob) -> dict[str, Any]:
     }
 
 
-@cache
-def _insertion(names: tuple[str, ...]) -> ReturningInsert[Any, Any, Any, Any, Any]:
-    """Stores a row of these columns, but no second one of an external id; made once, as building it costs more."""
-    return (
-        insert(TABLE)
-        .values({name: bindparam(name) for name in names})
-        .on_conflict_do_nothing(
-            index_elements=["tenant_id", "external_id"], index_where=TABLE.c.external_id.is_not(None)
-        )
-        .returning(*MADE)
-    )
+def arriving(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The ``columns`` of new rows as ``ARRIVING`` takes them."""
+    return json.dumps(rows, default=str, separators=(",", ":"))
 
 
-def stored(values: Mapping[str, Any], row: Row[Any, Any, Any, Any, Any]) -> Stored:
+def stored(values: Mapping[str, Any], row: Sequence[Any]) -> Stored:
     """The job of a row that was inserted; ``row`` has the columns ``MADE``."""
-    seq, created_at, cost, sent, slots = row
-    job = Job(**values, seq=seq, created_at=created_at, cost=cost, attempt=0, step=0, erased=[], attempts=[], images=[])
-    return Stored(job, dispatch.Window(sent=sent, slots=slots))
+    _, seq, created_at, cost, sent, slots = row
+    told = {"seq": seq, "created_at": created_at, "cost": cost, "attempt": 0, "step": 0, "erased": []}
+    return Stored(whole(loaded(Job, {**values, **told}), [], []), dispatch.Window(sent=sent, slots=slots))
 
 
 def external_id_taken(session: Session, new: NewJob) -> ExternalIdTaken:
@@ -221,7 +251,7 @@ READ_AS: Final = (
     WHOLE.add_columns(*tenants.CALLER)
     .select_from(ApiKey)
     .join(Tenant, Tenant.id == ApiKey.tenant_id)
-    .outerjoin(Job, (Job.tenant_id == ApiKey.tenant_id) & (Job.uuid == bindparam("uuid")))
+    .outerjoin(Job, (Job.tenant_id == ApiKey.tenant_id) & (Job.uuid == any_(bindparam("uuids", type_=ARRAY(Uuid)))))
     .where(*tenants.IS_LIVE)
 )
 

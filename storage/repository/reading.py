@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import JSON, Column, Dialect, Enum, Select, inspect, literal_column, select
+from sqlalchemy import JSON, Column, Enum, Select, inspect, literal_column, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -43,14 +43,13 @@ def load(session: Session, query: Whole, parameters: dict[str, Any] | None = Non
 
 
 class Rows:
-    """The SQL of a statement that began as ``WHOLE``, for a bare driver, and the jobs in its rows.
+    """The jobs in the rows that a bare driver gives for a statement that began as ``WHOLE``.
 
     They are what the ORM would load, but nobody tracks them. The driver makes every value but words of an enumeration.
     """
 
-    def __init__(self, query: Select[Any, *tuple[Any, ...]], dialect: Dialect) -> None:
-        """The driver must take parameters and give values as ``dialect`` has them."""
-        self.sql: Final = str(query.compile(dialect=dialect))
+    def __init__(self, query: Select[Any, *tuple[Any, ...]]) -> None:
+        """The driver must give values as SQLAlchemy's own dialect for it has them."""
         table = inspect(Job)
         columns = [one for one in query.selected_columns if isinstance(one, Column) and one.table is table.local_table]
         self._names = [table.get_property_by_column(column).key for column in columns]
@@ -64,15 +63,15 @@ class Rows:
         values = dict(zip(self._names, row[: self._width], strict=True))
         for name, kind in self._words.items():
             values[name] = kind[values[name]]
-        return whole(_loaded(Job, values), *row[self._width : self._width + 2])
+        return whole(loaded(Job, values), *row[self._width : self._width + 2])
 
     def rest(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         """What was asked for beside the job."""
         return row[self._width + 2 :]
 
 
-def _loaded(kind: type[AnyRow], values: dict[str, Any]) -> AnyRow:
-    """An object with the values of a row: its constructor would note each one as a change."""
+def loaded(kind: type[AnyRow], values: dict[str, Any]) -> AnyRow:
+    """An object with the values of a row, which nobody tracks: its constructor would note each one as a change."""
     made = inspect(kind).class_manager.new_instance()
     assert isinstance(made, kind)
     made.__dict__.update(values)
@@ -82,7 +81,7 @@ def _loaded(kind: type[AnyRow], values: dict[str, Any]) -> AnyRow:
 def whole(job: Job, attempts: list[dict[str, Any]], images: list[dict[str, Any]]) -> Job:
     """A job with what ``ATTEMPTS`` and ``IMAGES`` found."""
     set_committed_value(job, "attempts", [_attempt(job.uuid, one) for one in attempts])
-    set_committed_value(job, "images", [_loaded(Image, {"job_uuid": job.uuid, **one}) for one in images])
+    set_committed_value(job, "images", [loaded(Image, {"job_uuid": job.uuid, **one}) for one in images])
     return job
 
 
@@ -93,4 +92,4 @@ def _attempt(job_uuid: UUID, columns: dict[str, Any]) -> Attempt:
         columns["ended_at"] = datetime.fromisoformat(columns["ended_at"])
     if columns["cost"] is not None:
         columns["cost"] = Decimal(columns["cost"])
-    return _loaded(Attempt, {"job_uuid": job_uuid, **columns})
+    return loaded(Attempt, {"job_uuid": job_uuid, **columns})
