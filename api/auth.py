@@ -76,7 +76,8 @@ async def count(request: Request, secret: str) -> None:
     request.state.open_call = farm.open_calls.enter(hashed)
 
 
-Secret = Annotated[str, Security(_KeyOfCaller())]
+key_of_caller: Final = _KeyOfCaller()
+Secret = Annotated[str, Security(key_of_caller)]
 
 
 def needed(method: str, path: str) -> Scope:

@@ -124,6 +124,7 @@ def create_app(settings: Settings | None = None, *, fetch: Fetch | None = None, 
         docs_url=None,  # its page loads scripts from a foreign server, next to which nobody should type a key
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # the farm has its own
     )
     app.router.routes.extend(ROUTES)
     app.state.methods = Methods(app)

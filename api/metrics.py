@@ -41,11 +41,17 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        #: what a reply is counted with; looking the labels up again takes longer than counting
+        self._of: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """One reply."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        of = self._of.get((method, route, status))
+        if of is None:
+            of = self._requests.labels(method, route, str(status)), self._seconds.labels(route)
+            self._of[method, route, status] = of
+        of[0].inc()
+        of[1].observe(seconds)
 
     def text(self) -> bytes:
         """The exposition format, version 0.0.4."""

@@ -109,5 +109,7 @@ class Order:
         Raises:
             InvalidSize: the shape of the first reference is beyond the model.
         """
+        if not keys:
+            return self.request  # its size was chosen without one
         size = self.wish.choose(self.request.profile, self.request.type, first)
         return self.request.model_copy(update={"width": size.width, "height": size.height, "references": tuple(keys)})

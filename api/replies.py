@@ -22,13 +22,14 @@ from fluxfarm.errors import InternalError, NotFound
 from fluxfarm.tracing import OFF, Span
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
+#: unless a reply has its own
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
 
 #: seeded by the system; asking the system each time would hand the interpreter over to another thread
 _request_ids: Final = random.Random()  # noqa: S311 - no secret
@@ -126,8 +127,8 @@ class _Outgoing:
             standing: Standing | None = self._state.get("standing")
             if standing is not None:
                 headers.update(standing.headers())
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
+            there = {name for name, _ in headers.raw}
+            headers.raw.extend(pair for pair in _HEADERS if pair[0] not in there)
         elif self.head and message["type"] == "http.response.body":
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             raise _HeadDoneError

@@ -84,7 +84,7 @@ def _rate(
     count = len(times)
     spent = [1000 * (_cpu_seconds(pid) - earlier) / count for pid, earlier in zip(pids, before, strict=True)]
     p50, p99 = (1000 * times[int(count * share)] for share in (0.5, 0.99))
-    return Rate(name, count / seconds, p50, p99, *spent, 1000 * callers / count)
+    return Rate(name, count / seconds, p50, p99, spent[0], spent[1], 1000 * callers / count)
 
 
 def _cpu_seconds(pid: int | None) -> float:

@@ -76,7 +76,7 @@ def check_prompt(text: str) -> str:
     Raises:
         InvalidPrompt: empty, over 4,000 code points or 16 kB, a lone surrogate, NUL or another control character.
     """
-    if any(unicodedata.category(character) == "Cs" for character in text):
+    if not text.isprintable() and any(unicodedata.category(character) == "Cs" for character in text):
         raise InvalidPrompt("The prompt holds a lone surrogate (half a character); send well-formed text.")
     prompt = unicodedata.normalize("NFC", text).strip()
     if not prompt:
@@ -84,7 +84,9 @@ def check_prompt(text: str) -> str:
     if len(prompt) > MAX_PROMPT_CHARACTERS or len(prompt.encode()) > MAX_PROMPT_BYTES:
         message = f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT_CHARACTERS:,} (16 kB) are read."
         raise InvalidPrompt(message)
-    if any(unicodedata.category(character) == "Cc" and character not in "\t\n\r" for character in prompt):
+    if not prompt.isprintable() and any(
+        unicodedata.category(character) == "Cc" and character not in "\t\n\r" for character in prompt
+    ):
         raise InvalidPrompt("The prompt holds a control character; only tab and line breaks may stand beside text.")
     return prompt
 

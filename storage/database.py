@@ -20,7 +20,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from fluxfarm.errors import DatabaseUnavailable
 from fluxfarm.settings import Settings
 
-__all__ = ["CONNECT_TIMEOUT", "NO_SESSION", "Database", "Session", "connect", "libpq_url"]  # Session: for annotations elsewhere
+__all__ = [
+    "CONNECT_TIMEOUT",
+    "NO_SESSION",
+    "Database",
+    "Session",
+    "connect",
+    "libpq_url",
+]  # Session: for annotations elsewhere
 
 CONNECT_TIMEOUT: Final = 3  #: seconds to reach the server
 POOL_TIMEOUT: Final = 2.0  #: seconds to get a connection from the pool

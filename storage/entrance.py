@@ -23,7 +23,6 @@ from storage.repository.idempotency import First, Taken
 from storage.repository.jobs import NewJob, Stored
 from storage.repository.tenants import LIVE_KEY, Caller, known
 
-
 _LIVE_KEY: Final = Statement(LIVE_KEY)
 _STORE: Final = Statement(jobs.STORE)
 _STORE_ONCE: Final = Statement(idempotency.STORE)

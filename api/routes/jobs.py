@@ -9,20 +9,21 @@ from functools import cache, partial
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.airecords import CURSOR, JobPage, JobReply, ai_record, make_cursor, read_cursor
-from api.auth import Secret, allowed, note_use
-from api.bodies import JsonBody, parse_json
+from api.auth import Secret, allowed, key_of_caller, note_use
+from api.bodies import JsonBody, parse_json, read_json_body
 from api.dialects.native import read_order
 from api.dialects.native_body import EXAMPLES
 from api.errors import problems
-from api.farm import Farm, FarmPart
-from api.idempotency import Guard, IdempotencyKey, digest
+from api.farm import Farm, FarmPart, the_farm
+from api.idempotency import Guard, IdempotencyKey, digest, read_key
 from api.replies import reply
+from api.straight import StraightRoute, goes_straight
 from api.strict import PLAIN
 from api.submit import ACCEPTED, POLL_AFTER, Rehearsal, accepted_headers, rehearse, submit
 from api.waiting import until_over
@@ -38,9 +39,10 @@ from storage.repository import jobs, tenants
 
 LONGEST_WAIT: Final = 60  #: seconds
 PREFER_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
+USUAL_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")  #: as the farm writes it
 CANCELED: Final = Problem(code=Canceled.code, message="The caller canceled the job.", retryable=False)
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StraightRoute)
 
 
 class Listing(BaseModel):
@@ -80,6 +82,22 @@ HEADERS: Final = {
 }
 
 
+async def _create_straight(request: Request) -> Response | None:
+    if request.scope["query_string"] or "prefer" in request.headers:
+        return None
+    farm = await the_farm(request)
+    secret = await key_of_caller(request)
+    body = await read_json_body(request, farm, secret)
+    return await create_job(farm, secret, body, await read_key(request, secret))
+
+
+async def _read_straight(request: Request) -> Response | None:
+    if request.scope["query_string"] or not USUAL_UUID.fullmatch(request.path_params["uuid"]):
+        return None
+    farm = await the_farm(request)
+    return await read_job(farm, await key_of_caller(request), UUID(request.path_params["uuid"]))
+
+
 @router.post(
     "",
     operation_id="createJob",
@@ -99,6 +117,7 @@ HEADERS: Final = {
         }
     },
 )
+@goes_straight(_create_straight)
 async def create_job(
     farm: FarmPart,
     secret: Secret,
@@ -164,6 +183,7 @@ def list_jobs(farm: FarmPart, secret: Secret, wanted: Annotated[Listing, Query()
     operation_id="readJob",
     responses={200: {"model": JobReply}, **problems(400, 401, 403, 404)},
 )
+@goes_straight(_read_straight)
 async def read_job(
     farm: FarmPart,
     secret: Secret,

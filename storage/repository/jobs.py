@@ -24,7 +24,7 @@ from fluxfarm.request import RenderRequest
 from fluxfarm.routing import RoutePlan
 from storage.records import ApiKey, Attempt, Erasure, Job, Tenant
 from storage.repository import campaign_assets, campaign_ends, dispatch, events, ledger, tenants
-from storage.repository.reading import WHOLE, load, loaded, whole
+from storage.repository.reading import WHOLE, load, loaded
 
 TABLE: Final = typed("Table", Job.__table__)
 EXTERNAL_ID: Final = "ix_jobs_external_id"  #: keeps external ids apart
@@ -234,8 +234,10 @@ def arriving(rows: Sequence[Mapping[str, Any]]) -> str:
 def stored(values: Mapping[str, Any], row: Sequence[Any]) -> Stored:
     """The job of a row that was inserted; ``row`` has the columns ``MADE``."""
     _, seq, created_at, cost, sent, slots = row
-    told = {"seq": seq, "created_at": created_at, "cost": cost, "attempt": 0, "step": 0, "erased": []}
-    return Stored(whole(loaded(Job, {**values, **told}), [], []), dispatch.Window(sent=sent, slots=slots))
+    told = {"seq": seq, "created_at": created_at, "cost": cost}
+    rest = {"attempt": 0, "step": 0, "erased": [], "attempts": [], "images": []}
+    job = loaded(Job, {**values, **told, **rest})
+    return Stored(job, dispatch.Window(sent=sent, slots=slots))
 
 
 def external_id_taken(session: Session, new: NewJob) -> ExternalIdTaken:

@@ -15,7 +15,7 @@ from sqlalchemy import inspect
 
 from fluxfarm.airecord import Problem
 from fluxfarm.errors import DatabaseUnavailable, Forbidden, NotFound, Unauthorized
-from storage import polls
+from storage import lines
 from storage.database import Database, libpq_url
 from storage.polls import Polls
 from storage.records import Attempt, Base, Image, Job, Tenant
@@ -128,7 +128,7 @@ def test_a_database_that_began_anew_is_asked_again(database: Database, tenant: T
     job = make_job(database, tenant)
 
     async def steps(ours: Polls) -> None:
-        await asyncio.gather(*(ours.read_as(api_key, job.uuid, anybody) for _ in range(3 * polls.CONNECTIONS)))
+        await asyncio.gather(*(ours.read(tenant.id, job.uuid) for _ in range(3 * lines.CONNECTIONS)))
         with psycopg.connect(libpq_url(database.url), autocommit=True) as other:
             ended = other.execute(
                 "SELECT count(pg_terminate_backend(pid, 2000)) FROM pg_stat_activity"
@@ -145,8 +145,8 @@ def test_a_poll_that_finds_no_connection_is_told_so(
     database: Database, tenant: Tenant, api_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(database, tenant)
-    monkeypatch.setattr(polls, "CONNECTIONS", 1)
-    monkeypatch.setattr(polls, "POOL_TIMEOUT", 0.1)
+    monkeypatch.setattr(lines, "CONNECTIONS", 1)
+    monkeypatch.setattr(lines, "POOL_TIMEOUT", 0.1)
 
     async def steps(ours: Polls) -> None:
         with database.engine.begin() as connection:
@@ -154,7 +154,7 @@ def test_a_poll_that_finds_no_connection_is_told_so(
             first = asyncio.create_task(ours.read_as(api_key, job.uuid, anybody))
             await asyncio.sleep(0.05)
             with pytest.raises(DatabaseUnavailable, match="in use"):
-                await ours.read_as(api_key, job.uuid, anybody)
+                await ours.read(tenant.id, job.uuid)
         found, _ = await first
         assert found.uuid == job.uuid
 
