@@ -52,7 +52,7 @@ def show_batches() -> Table:
 
 
 def show_traffic() -> Table:
-    """Polls of one job and jobs accepted: first with the worker held still, then while it renders what was accepted."""
+    """A bare route, polls and jobs accepted: first with the worker held still, then while it renders what was accepted."""
     title = f"One API process, {traffic.CONNECTIONS} connections"
     processor = ("API", "PostgreSQL", "callers")
     columns = ("call", "worker", "per second", "p50, ms", "p99, ms", *(f"{who}, CPU ms a call" for who in processor))
@@ -65,12 +65,17 @@ def show_traffic() -> Table:
 
     add(traffic.measure_bare(), "")
     with running_farm() as farm, Client(farm.url, farm.api_key) as client:
-        record = client.wait(client.submit(overhead.PROMPT, model=KLEIN_SMALL.slug, size="64x64", steps=1).uuid)
+        made = [
+            client.submit(overhead.PROMPT, model=KLEIN_SMALL.slug, size="64x64", steps=1).uuid
+            for _ in range(traffic.CONNECTIONS)
+        ]
+        uuids = [str(client.wait(uuid).uuid) for uuid in made]
         try:
             for worker, order in (("held still", signal.SIGSTOP), ("renders", signal.SIGCONT)):
                 os.kill(farm.pids["worker"], order)
-                for rate in (traffic.measure_polls(farm, str(record.uuid)), traffic.measure_posts(farm)):
-                    add(rate, worker)
+                add(traffic.measure_polls(farm, uuids), worker)
+                for keyed in (False, True):
+                    add(traffic.measure_posts(farm, keyed=keyed), worker)
         finally:
             os.kill(farm.pids["worker"], signal.SIGCONT)  # or it could not end
     return table

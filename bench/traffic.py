@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import uvloop
@@ -139,8 +140,9 @@ def measure_bare() -> Rate:
         return _rate("a bare route", url, (pid, None), lambda _number: request, 200)
 
 
-def measure_posts(farm: RunningFarm) -> Rate:
-    """Jobs accepted; each is committed before its 202."""
+def measure_posts(farm: RunningFarm, *, keyed: bool = False) -> Rate:
+    """Jobs accepted; each is committed before its 202. ``keyed``: each under an ``Idempotency-Key`` of its own."""
+    head = _head("POST", "/v1/jobs", farm.url, farm.api_key) + "Content-Type: application/json\r\n"
 
     def message(number: int) -> bytes:
         body = json.dumps(
@@ -151,13 +153,14 @@ def measure_posts(farm: RunningFarm) -> Rate:
                 "promptObject": {"prompt": f"asset {number}", "size": "64x64", "num_inference_steps": 1},
             }
         )
-        head = _head("POST", "/v1/jobs", farm.url, farm.api_key)
-        return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        key = f"Idempotency-Key: {uuid4()}\r\n" if keyed else ""
+        return f"{head}{key}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
-    return _rate("jobs accepted", farm.url, _pids(farm), message, 202)
+    name = "jobs accepted, by key" if keyed else "jobs accepted"
+    return _rate(name, farm.url, _pids(farm), message, 202)
 
 
-def measure_polls(farm: RunningFarm, uuid: str) -> Rate:
-    """Reads of one job."""
-    request = (_head("GET", f"/v1/jobs/{uuid}", farm.url, farm.api_key) + "\r\n").encode()
-    return _rate("polls", farm.url, _pids(farm), lambda _number: request, 200)
+def measure_polls(farm: RunningFarm, uuids: list[str]) -> Rate:
+    """Reads of these jobs in turn."""
+    requests = [(_head("GET", f"/v1/jobs/{uuid}", farm.url, farm.api_key) + "\r\n").encode() for uuid in uuids]
+    return _rate("polls", farm.url, _pids(farm), lambda number: requests[number % len(requests)], 200)

@@ -64,7 +64,7 @@ async def create_image(
     parsed = cache(partial(parse_json, body))
     order = cache(lambda: read_generation(parsed(), _default(farm)))
     guard = guarded(request, secret, idempotency_key, lambda: digest("/v1/images/generations", parsed()))
-    return await _answer(farm, secret, request, order, guard)
+    return await _answer(farm, secret, request, order, guard, len(body))
 
 
 @router.post(
@@ -97,8 +97,10 @@ def _default(farm: Farm) -> str:
     return find_model(farm.settings.models[0].slug).slug
 
 
-async def _answer(farm: Farm, secret: str, request: Request, order: ReadOrder, guard: Guard | None) -> Response:
-    accepted = await submit(farm, secret, lambda: order().order, guard)
+async def _answer(
+    farm: Farm, secret: str, request: Request, order: ReadOrder, guard: Guard | None, size: int | None = None
+) -> Response:
+    accepted = await submit(farm, secret, lambda: order().order, guard, size=size)
     asked = await run_in_threadpool(order)
     headers = {"x-fluxfarm-job": str(accepted.job.uuid)}
     if accepted.replayed is not None:
