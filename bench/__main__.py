@@ -52,7 +52,7 @@ def show_batches() -> Table:
 
 
 def show_traffic() -> Table:
-    """A bare route, polls and jobs accepted: first with the worker held still, then while it renders what was accepted."""
+    """A bare route, polls and jobs accepted: with the worker held still, then while it renders what was accepted."""
     title = f"One API process, {traffic.CONNECTIONS} connections"
     processor = ("API", "PostgreSQL", "callers")
     columns = ("call", "worker", "per second", "p50, ms", "p99, ms", *(f"{who}, CPU ms a call" for who in processor))
