@@ -1,6 +1,6 @@
 """The way in of jobs, on the event loop: who calls, and the one statement that stores a job which stands alone.
 
-The statements are the repository's own, sent past threads and the ORM (docs/decisions/0022). Whatever needs more than
+The statements are the repository's own, sent past threads and the ORM (docs/decisions/0023). Whatever needs more than
 one statement goes by way of a thread and a transaction.
 """
 
