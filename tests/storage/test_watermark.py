@@ -16,7 +16,7 @@ from storage.watermark import FOUND, Watermark, open_watermark
 from workers.encoding import CODECS, encode
 
 OURS = Watermark([b"k" * 32])
-SIDE = 512
+SIDE = 320
 
 
 def scene(side: int = SIDE, seed: int = 1) -> Image.Image:
@@ -43,7 +43,7 @@ def saved(image: Image.Image, name: str, quality: int) -> Image.Image:
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "nothing": lambda image: image,
     "jpeg 60": lambda image: saved(image, "JPEG", 60),
-    "a cut-out": lambda image: image.crop((77, 41, 430, 401)),
+    "a cut-out": lambda image: image.crop((77, 41, 277, 301)),
     "half the size": lambda image: image.resize((SIDE // 2, SIDE // 2), Image.Resampling.LANCZOS),
     "three quarters": lambda image: image.resize((SIDE * 3 // 4, SIDE * 3 // 4), Image.Resampling.BICUBIC),
     "twice the size": lambda image: image.resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC),
