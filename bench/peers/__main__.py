@@ -26,8 +26,15 @@ PLOT: Final = Path("docs") / "pictures" / "peers.svg"
 
 
 def measure(wanted: list[str], log: Path) -> list[Found]:
-    """Everybody, or who is named, beside the bare loop."""
+    """Everybody, or who is named, beside the bare loop.
+
+    Raises:
+        SystemExit: a name is nobody's.
+    """
     peers: list[Contestant] = [BareLoop(), Fluxfarm(), PlainCelery(), *served()]
+    names = [peer.name for peer in peers]
+    if unknown := set(wanted) - set(names):
+        raise SystemExit(f"No such peer: {', '.join(sorted(unknown))}. There are: {', '.join(names)}.")
     found = [Found(peer) for peer in peers if not wanted or peer.name in wanted or isinstance(peer, BareLoop)]
     try:
         for one in found:
