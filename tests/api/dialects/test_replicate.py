@@ -160,6 +160,7 @@ def job(status: JobState, model: str = DEV, attempt: int = 1, code: str = "rende
         started_at=moment if attempt else None,
         finished_at=moment if status.is_final else None,
         prompt_object={"prompt": "a fox"},
+        erased=[],
         attempts=[made] if attempt else [],
         images=[Image(n=n) for n in range(images)] if status is JobState.SUCCESS else [],
         error={"code": code, "message": "It broke.", "retryable": False} if ended else None,
