@@ -20,7 +20,8 @@ from storage.database import Database, Session
 
 PAUSE: Final = 5.0  #: seconds without another try after the replica did not answer
 LOOK: Final = 1.0  #: seconds between two looks at how far it is behind
-WRITTEN: Final = text("SELECT pg_current_wal_insert_lsn()::text")
+#: what is on the disk: on a farm at rest, records after the last commit may stay in memory for minutes
+WRITTEN: Final = text("SELECT pg_current_wal_flush_lsn()::text")
 REPLAYED: Final = text("SELECT pg_last_wal_replay_lsn() >= CAST(:place AS pg_lsn)")
 
 Answer = TypeVar("Answer")
