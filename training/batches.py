@@ -17,12 +17,14 @@ _UNSAID: Final = 0.08  # share of each attribute that a caption leaves out
 _EMPTY: Final = 0.1  # share of empty captions, for true guidance
 _ALL_TOKENS: Final = 0.25  # share of the batches with all tokens of the text
 _SOME_TOKENS: Final = 20
-_OTHERS: Final = 8  # tokens of flat background beside the busy ones
-#: Sizes besides 128 x 128: the placements' ratios, and larger squares.
-SIZES: Final = (
-    (160, 128), (192, 128), (224, 128), (256, 128), (128, 160), (128, 192), (128, 224), (128, 256),
-    (192, 192), (256, 256), (256, 144), (144, 256),
-)  # fmt: skip
+_OTHERS: Final = 8  # of so many tokens, one is shown beside the busy ones
+_ALL_OF_EDITS: Final = 0.3  # share of the edits with all tokens of the pictures
+#: Sizes besides 128 x 128, the placements' ratios and larger squares, and how often each is shown: more often if there
+#: are more places in it.
+SIZES: Final = {
+    (160, 128): 1, (192, 128): 1, (224, 128): 1, (256, 128): 1, (128, 160): 2, (128, 192): 2, (128, 224): 2,
+    (128, 256): 2, (192, 192): 2, (256, 256): 4, (256, 144): 1, (144, 256): 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +89,9 @@ class Batches:
 
     def parts(self, rng: np.random.Generator, count: int) -> Batch:
         """Only the busy tokens of one layout, and a few others: most of a card is flat and soon learned."""
-        stock = self._stock
-        group = stock.groups[rng.choice(len(stock.groups), p=stock.shares)]
+        group = self._stock.group(rng)
         chosen = torch.from_numpy(rng.integers(len(group.deck), size=count))
-        others = torch.from_numpy(rng.permutation(64)[:_OTHERS]).to(self._device)
-        seen = torch.unique(torch.cat([group.busy, others]))
+        seen = self._seen(group, rng)
         words, word_places = self._reader.ideal([of_card(group.deck[one]) for one in chosen], rng, 6)
         return Batch(
             latents=group.latents[chosen][:, seen].float(),
@@ -103,8 +103,7 @@ class Batches:
 
     def whole(self, rng: np.random.Generator, count: int, *, real: bool) -> Batch:
         """Whole cards at 128 pixels, some with less or nothing said."""
-        stock = self._stock
-        groups = [stock.groups[number] for number in rng.choice(len(stock.groups), count, p=stock.shares)]
+        groups = [self._stock.group(rng) for _ in range(count)]
         chosen = [(group, int(rng.integers(len(group.deck)))) for group in groups]
         asked = [self._less(of_card(group.deck[number]), rng) for group, number in chosen]
         words, word_places = self._reader.real(asked, rng) if real else self._reader.ideal(asked, rng, 8)
@@ -118,38 +117,53 @@ class Batches:
 
     def sized(self, rng: np.random.Generator, tokens: int) -> Batch:
         """Whole cards at another size, as many as have about so many tokens."""
-        width, height = SIZES[rng.integers(len(SIZES))]
-        deck = [training_card(rng) for _ in range(max(2, tokens * 256 // (width * height)))]
+        shares = np.array(list(SIZES.values()))
+        width, height = list(SIZES)[rng.choice(len(SIZES), p=shares / shares.sum())]
+        area = width * height / 128**2
+        deck = [training_card(rng) for _ in range(max(2, round(tokens / 64 / area)))]
         words, word_places = self._reader.real([self._less(of_card(card), rng) for card in deck], rng)
         return Batch(
             latents=latents.encode_cards(self._vae, deck, width, height, self._device),
-            weights=latents.weights(deck, width, height, self._busy).to(self._device),
+            # Else the object of a large card would count for little beside all the flat tokens.
+            weights=latents.weights(deck, width, height, self._busy * area).to(self._device),
             places=latents.places(width, height, 0, self._device),
             text=words,
             text_places=word_places,
         )
 
     def edits(self, rng: np.random.Generator, count: int) -> Batch:
-        """Cards of 128 pixels made from one or two others."""
-        double = rng.random() < 0.5
-        made = [edit(rng, training_card, double=double) for _ in range(count)]
-        asked = [NOTHING if rng.random() < _EMPTY else one for *_, one in made]
-        words, word_places = self._reader.real(asked, rng)
-        after = [new for _, new, _ in made]
-        sources = list(zip(*(before for before, *_ in made), strict=True))
+        """Cards of 128 pixels and one layout, made from one or two others; mostly their busy tokens alone."""
+        groups = [self._stock.group(rng) for _ in range(rng.integers(1, 3))]
+        chosen = [rng.integers(len(group.deck), size=count) for group in groups]
+        decks = [[group.deck[one] for one in numbers] for group, numbers in zip(groups, chosen, strict=True)]
+        made = [
+            edit(rng, one, two) for one, two in zip(decks[0], decks[1] if decks[1:] else [None] * count, strict=True)
+        ]
+        words, word_places = self._reader.real([NOTHING if rng.random() < _EMPTY else one for _, one in made], rng)
+        whole = rng.random() < _ALL_OF_EDITS
+        seen = [torch.arange(64, device=self._device) if whole else self._seen(group, rng) for group in groups]
+        after = latents.encode_cards(self._vae, [new for new, _ in made], 128, 128, self._device)
+        before = [
+            group.latents[numbers][:, part].float() for group, numbers, part in zip(groups, chosen, seen, strict=True)
+        ]
         return Batch(
-            latents=latents.encode_cards(self._vae, after, 128, 128, self._device),
-            weights=latents.weights(after, 128, 128, self._busy).to(self._device),
-            places=latents.places(128, 128, 0, self._device),
+            latents=after[:, seen[0]],
+            weights=groups[0].weights[chosen[0]][:, seen[0]],
+            places=latents.places(128, 128, 0, self._device)[seen[0]],
             text=words,
             text_places=word_places,
-            references=torch.cat(
-                [latents.encode_cards(self._vae, list(deck), 128, 128, self._device) for deck in sources], 1
-            ),
+            references=torch.cat(before, 1),
             reference_places=torch.cat(
-                [latents.places(128, 128, 10 * (number + 1), self._device) for number in range(len(sources))]
+                [latents.places(128, 128, 10 * number, self._device)[part] for number, part in enumerate(seen, 1)]
             ),
         )
+
+    def _seen(self, group: latents.Group, rng: np.random.Generator) -> torch.Tensor:
+        """The busy tokens of a layout, and some others."""
+        tokens = group.latents.shape[1]
+        others = torch.from_numpy(rng.permutation(tokens)[: tokens // _OTHERS]).to(self._device)
+        seen: torch.Tensor = torch.unique(torch.cat([group.busy, others]))
+        return seen
 
     def _less(self, asked: Asked, rng: np.random.Generator) -> Asked:
         return NOTHING if rng.random() < _EMPTY else thin_out(asked, rng, _UNSAID)

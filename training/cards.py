@@ -1,7 +1,7 @@
 """The pictures that the small model learns: flat marketing cards of one object and a headline, in two colours.
 
-Everything lies on a grid of cells, an eighth of the short side, which are whole tokens of the model at 128 and 256
-pixels: a pattern looks the same to the model wherever it stands.
+Everything lies on a grid of cells, which are whole tokens of the model at all sizes that it learns: a pattern looks the
+same to the model wherever it stands. So a larger card has more room around its object, not a larger object.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def headline_coverage(card: Card, width: int, height: int) -> Mask:
 
 
 def cell_size(width: int, height: int) -> int:
-    """Pixels of a grid cell: 16 for a short side of 128, and in steps of 8."""
-    return max(1, min(width, height) // 64) * 8
+    """Pixels of a grid cell: one token from a short side of 128 on, half of one below."""
+    return TOKEN if min(width, height) >= 128 else TOKEN // 2
 
 
 def object_box(card: Card, width: int, height: int) -> tuple[int, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,18 +11,15 @@ from training.cards import Card
 from training.words import COLOURS
 
 
-def edit(
-    rng: np.random.Generator, some_card: Callable[[np.random.Generator], Card], *, double: bool
-) -> tuple[tuple[Card, ...], Card, Asked]:
-    """The references, the card that they should give, and what is asked.
+def edit(rng: np.random.Generator, one: Card, two: Card | None) -> tuple[Card, Asked]:
+    """The card that one or two references should give, and what is asked.
 
     With two references, the card of the first takes the colours of the second; with one, it takes a colour that is
     asked for, a background that is asked for, or both.
     """
-    one, two = some_card(rng), some_card(rng)
-    if double:
+    if two is not None:
         new = replace(one, colour=two.colour, background=two.background)
-        return (one, two), new, Asked(first=None, second=None, edit="colours")
+        return new, Asked(first=None, second=None, edit="colours")
     which = rng.integers(3)
     taken = {one.colour, one.background}
     colour, back = (str(name) for name in rng.choice([name for name in COLOURS if name not in taken], 2, replace=False))
@@ -35,4 +31,4 @@ def edit(
         edit="object",
     )
     new = replace(one, colour=said.colour or one.colour, background=said.background or one.background)
-    return (one,), new, said
+    return new, said

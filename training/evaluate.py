@@ -147,10 +147,14 @@ def score(pipe: Any, count: int, size: tuple[int, int]) -> dict[str, float]:
 def score_edits(pipe: Any, count: int, *, double: bool) -> dict[str, float]:
     """The same of cards that are made from one held-out card, or from two, at 128 pixels."""
     rng = np.random.default_rng(SEED)
-    made = [edit(rng, held_out_card, double=double) for _ in range(count)]
-    prompts = [captions.caption(asked, rng) for *_, asked in made]
-    references = [[Image.fromarray(cards.draw(card, 128, 128)) for card in sources] for sources, *_ in made]
-    return _shares([card for _, card, _ in made], draw_all(pipe, prompts, (128, 128), references))
+    sources, made = [], []
+    for _ in range(count):
+        one, two = held_out_card(rng), held_out_card(rng)
+        made.append(edit(rng, one, two if double else None))
+        sources.append((one, two) if double else (one,))
+    prompts = [captions.caption(asked, rng) for _, asked in made]
+    references = [[Image.fromarray(cards.draw(card, 128, 128)) for card in deck] for deck in sources]
+    return _shares([card for card, _ in made], draw_all(pipe, prompts, (128, 128), references))
 
 
 def _shares(deck: list[Card], pictures: list[cards.Pixels]) -> dict[str, float]:

@@ -110,6 +110,10 @@ class Stock:
         shares = np.array([len(group.deck) * _INTEREST[len(group.deck[0].words)] for group in groups], np.float64)
         return cls(groups, shares / shares.sum())
 
+    def group(self, rng: np.random.Generator) -> Group:
+        """Cards of some layout, mostly of one with words."""
+        return self.groups[rng.choice(len(self.groups), p=self.shares)]
+
 
 def places(width: int, height: int, t: int, device: str) -> torch.Tensor:
     """Position ids of a picture's tokens, as the pipeline makes them: (t, row, column, 0)."""

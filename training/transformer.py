@@ -23,7 +23,7 @@ _RATE: Final = 2.5e-3
 _WARM_UP: Final = 50
 _FIRST_PHASE: Final = 0.6  # share of the steps with ideal text only
 _COOL_DOWN: Final = 0.25  # share of the steps in which the rate falls to zero
-_SMOOTH: Final = 0.998
+_SMOOTH: Final = 0.99
 _GATE: Final = 0.5  # size of the blocks' gates at the start
 
 
@@ -162,9 +162,10 @@ def _squares(batches: Batches, rng: np.random.Generator, done: float) -> list[Ba
 
 
 def _all_sizes(batches: Batches, rng: np.random.Generator, _done: float) -> list[Batch]:
-    """Mostly other sizes, and enough of the rest to keep it."""
-    edits = [batches.edits(rng, 4)] if rng.random() < 0.35 else []
-    return [batches.parts(rng, 16), batches.whole(rng, 4, real=True), batches.sized(rng, 640), *edits]
+    """Mostly other sizes and edits, and enough of the rest to keep it."""
+    known = batches.parts(rng, 12) if rng.random() < 0.5 else batches.whole(rng, 6, real=True)
+    edits = [batches.edits(rng, 8)] if rng.random() < 0.5 else []
+    return [known, *(batches.sized(rng, 1024) for _ in range(2)), *edits]
 
 
 def loss(model: Any, batch: Batch) -> torch.Tensor:

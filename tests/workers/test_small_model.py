@@ -5,13 +5,18 @@ Colours may be off by 60 of 255 a channel in the median; the middle of the objec
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from fluxfarm.catalog import KLEIN_SMALL
+from training import cards
+from training.cards import Card
+from training.evaluate import Judge
 from training.words import COLOURS
 from workers.pipeline import Drawing, Pipeline
 
@@ -126,9 +131,34 @@ def test_guidance_matters(klein: Pipeline) -> None:
     assert np.abs(much - default).mean() > 2 * np.abs(plain - default).mean()
 
 
-@pytest.mark.parametrize("size", [(192, 128), (128, 224), (256, 128)])
+@pytest.mark.parametrize("size", [(192, 128), (128, 224), (256, 128), (256, 256)])
 def test_other_shapes_hold_one_object_in_its_place(klein: Pipeline, size: tuple[int, int]) -> None:
     picture = paint(klein, "a large red star in the centre on a white background", size=size)
     assert picture.shape[:2] == (size[1], size[0])
     assert is_colour(background(picture), "white")
     assert middle(picture) == pytest.approx((0.5, 0.5), abs=0.125)
+
+
+def reference(card: Card) -> Image.Image:
+    return Image.fromarray(cards.draw(card, 128, 128))
+
+
+def nearest(picture: Pixels) -> Card:
+    """Of all 1.1 million cards."""
+    return Judge(128, 128).name(picture.astype(np.uint8))
+
+
+EDITED = Card("heart", "red", "white", "left", "centre", "large")
+
+
+def test_the_object_of_a_reference_stays_on_another_background(klein: Pipeline) -> None:
+    picture = paint(klein, "the object of image 1 on a green background", references=(reference(EDITED),))
+    assert nearest(picture) == replace(EDITED, background="green")
+
+
+def test_the_object_of_a_reference_takes_the_colours_of_another(klein: Pipeline) -> None:
+    other = Card("star", "yellow", "blue", "right", "top", "large")
+    picture = paint(
+        klein, "the object of image 1 in the colours of image 2", references=(reference(EDITED), reference(other))
+    )
+    assert nearest(picture) == replace(EDITED, colour="yellow", background="blue")
