@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -147,9 +148,11 @@ def _lifespan(
         farm = app.state.farm = Farm.open(settings, fetch, outlet)
         listening = asyncio.create_task(farm.changes.listen(), name="listen")
         sharing = asyncio.create_task(farm.open_calls.share(), name="share")
+        gc.freeze()  # what is there now stays, so no collection walks through it while callers wait
         try:
             yield
         finally:
+            gc.unfreeze()
             listening.cancel()
             farm.open_calls.close()
             await asyncio.gather(listening, sharing, return_exceptions=True)
