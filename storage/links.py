@@ -9,6 +9,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -99,6 +100,7 @@ def link_signer(settings: Settings) -> LinkSigner:
     return LinkSigner.of(re.split(r"[\s,]+", text.strip()))
 
 
+@lru_cache(maxsize=1024)  # who polls asks for the same name again and again
 def content_disposition(filename: str | None, *, inline: bool) -> str:
     """The header that says how a browser saves the file, in ASCII only (RFC 6266, RFC 5987).
 
@@ -118,7 +120,7 @@ def _signature(secret: bytes, method: str, key: str, params: Mapping[str, str]) 
     fields = ("fluxfarm-link-1", method, key, *(params.get(name, "") for name in _SIGNED))
     encoded = [field.encode(errors="backslashreplace") for field in fields]
     message = b"".join(b"%d:%b\n" % (len(field), field) for field in encoded)
-    return hmac.new(secret, message, hashlib.sha256).hexdigest()
+    return hmac.digest(secret, message, "sha256").hex()
 
 
 def _kid(secret: str) -> str:
