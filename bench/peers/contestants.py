@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any, Final, Protocol
 import httpx
 
 from bench.farms import running_farm
+from bench.peers.family import family
 from fluxfarm.catalog import KLEIN_SMALL
 from fluxfarm.client import Client
 from fluxfarm.embedded import Valkey, free_port
@@ -337,9 +339,13 @@ def wait_until(is_ready: Callable[[], bool], process: subprocess.Popen[bytes]) -
 
 
 def end(process: subprocess.Popen[bytes] | None, order: signal.Signals = signal.SIGTERM) -> None:
-    """End a process with its group."""
+    """End a process with its group; a SIGKILL is for all its descendants, as some servers render in other groups."""
     if process is None or process.poll() is not None:
         return
+    if order == signal.SIGKILL:
+        for pid in family([process.pid]) - {process.pid}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, order)
     os.killpg(process.pid, order)
     try:
         process.wait(20)

@@ -15,6 +15,7 @@ from typing import Final
 import httpx
 
 from bench.peers.contestants import BareLoop, Contestant, Fluxfarm, Order
+from bench.peers.family import family
 from fluxfarm.errors import FluxfarmError
 
 CLIENTS: Final = 4
@@ -119,23 +120,7 @@ def fairness(peer: Contestant) -> Wait:
 
 def memory(roots: Iterable[int]) -> float:
     """Megabytes (10^6) of the processes and all their descendants; what they share counts once."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                fields = (entry / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    todo, seen, total = list(roots), set[int](), 0
-    while todo:
-        pid = todo.pop()
-        if pid in seen:
-            continue
-        seen.add(pid)
-        todo += parents.get(pid, [])
-        total += _proportional(pid)
-    return total * 1024 / 1e6
+    return sum(_proportional(pid) for pid in family(roots)) * 1024 / 1e6
 
 
 def _proportional(pid: int) -> int:
