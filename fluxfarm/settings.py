@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from fluxfarm.marking import Marking
 from fluxfarm.policies import PerhapsPath
 from fluxfarm.sources import ModelSource, parse_sources
-from fluxfarm.tuning import Tuning
 
 Quantization = Literal["none", "fp8"]
 Compile = Literal["none", "regional"]
@@ -19,7 +19,7 @@ ChannelsLast = Literal["auto", "on", "off"]
 S3Checksums = Literal["auto", "when_required", "when_supported"]
 
 
-class Settings(Tuning):
+class Settings(Marking):
     """What the environment says; ``Settings()`` is made in ``create_app``, at a worker's boot and by the CLI."""
 
     # --- where the parts are -------------------------------------------------------------------------------------
@@ -273,23 +273,6 @@ class Settings(Tuning):
         gt=0,
         description="Tickets per queue at the broker, as a multiple of the live slots; the rest waits in Postgres.",
     )
-
-    provenance: Literal["c2pa", "xmp"] = Field(
-        "c2pa",
-        alias="FLUXFARM_PROVENANCE",
-        description="`c2pa` signs that a picture is AI-made, `xmp` only says so, unsigned.",
-    )
-    watermark: bool = Field(
-        False,
-        alias="FLUXFARM_WATERMARK",
-        description="Mark the pixels of new pictures, invisibly, so that `verify` knows them without their metadata.",
-    )
-    c2pa_certificate: PerhapsPath = Field(
-        None,
-        alias="C2PA_CERTIFICATE",
-        description="PEM file: signing certificate (ES256) and chain. Empty: a development one in the data folder.",
-    )
-    c2pa_key: PerhapsPath = Field(None, alias="C2PA_KEY", description="PEM file: its private key, without a password.")
 
     # --- remote providers ----------------------------------------------------------------------------------------
     remote: Literal["auto", "on", "off"] = Field(

@@ -17,10 +17,14 @@ from api.main import create_app
 from fluxfarm.scopes import Scope
 from fluxfarm.settings import Settings
 from storage.database import Database
+from storage.dispatcher import Dispatcher
 from storage.objects import ObjectStore, make_store
+from storage.queue import Queue
 from storage.records import Tenant
 from storage.repository import tenants
 from tests.api.samples import Hand
+from workers.retention import Retention
+from workers.sweeping import Sweeper
 
 
 @pytest.fixture
@@ -82,3 +86,14 @@ def web(server: str, api_key: str) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {api_key}"}
     with httpx.Client(base_url=server, headers=headers, timeout=20, trust_env=False) as client:
         yield client
+
+
+@pytest.fixture
+def retention(settings: Settings, database: Database, store: ObjectStore) -> Retention:
+    return Retention(settings.model_copy(update={"lease": 0.0001}), database, store)
+
+
+@pytest.fixture
+def sweeper(settings: Settings, database: Database, store: ObjectStore) -> Sweeper:
+    quick = settings.model_copy(update={"lease": 0.0001})
+    return Sweeper(quick, database, Dispatcher(database, Queue(settings), window=2), store)

@@ -3,110 +3,23 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from fastapi import FastAPI
-from redis import Redis
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from api import outside_pictures
-from api.farm import Farm
-from api.submit import OUTSIDE, all_or_nothing
-from fluxfarm.airecord import Problem
-from fluxfarm.errors import DatabaseUnavailable
 from fluxfarm.settings import Settings
 from storage.database import Database
-from storage.dispatcher import Dispatcher
-from storage.objects import ObjectStore, object_key
-from storage.pictures import sanitise
-from storage.queue import Queue
-from storage.records import Base, Tenant
+from storage.objects import ObjectStore
+from storage.records import Tenant
 from storage.repository import retention as kept
 from tests.api.campaigns_made import files, make, render
-from tests.api.samples import Hand, body, picture
-from tests.api.test_references import data_uri
+from tests.api.canary import CANARY, QUOTED, age, keep, objects, places, post, record, upload
+from tests.api.samples import Hand
 from tests.making import MODEL
 from workers.retention import Retention
 from workers.sweeping import Sweeper
-
-CANARY = "kanarienvogel-7f3a"
-QUOTED = Problem(code="moderated", message=f"'{CANARY}' is not allowed", retryable=False)
-
-
-@pytest.fixture
-def retention(settings: Settings, database: Database, store: ObjectStore) -> Retention:
-    return Retention(settings.model_copy(update={"lease": 0.0001}), database, store)
-
-
-@pytest.fixture
-def sweeper(settings: Settings, database: Database, store: ObjectStore) -> Sweeper:
-    quick = settings.model_copy(update={"lease": 0.0001})
-    return Sweeper(quick, database, Dispatcher(database, Queue(settings), window=2), store)
-
-
-def places(database: Database, settings: Settings, word: str = CANARY) -> list[str]:
-    """Every table, key of Valkey and file of the data folder that holds the word."""
-    found = []
-    with database.engine.connect() as connection:
-        for name in sorted(table.name for table in Base.metadata.sorted_tables):
-            rows = connection.scalar(text(f"SELECT count(*) FROM {name} AS t WHERE t::text LIKE '%{word}%'"))
-            found += [name] if rows else []
-        bodies = connection.scalars(text("SELECT body FROM batch_files")).all()
-        found += ["batch_files"] if any(word.encode() in bytes(one) for one in bodies) else []
-    with Redis.from_url(settings.redis_url.get_secret_value()) as redis:
-        found += [repr(key) for key in redis.scan_iter() if word.encode() in key + (redis.dump(key) or b"")]
-    for path in Path(settings.data_dir).rglob("*"):
-        if path.is_file() and (word in path.name or word.encode() in path.read_bytes()):
-            found.append(path.name)
-    return found
-
-
-def age(database: Database, days: float) -> None:
-    """Let so many days pass for everything that is stored."""
-    with database.engine.begin() as connection:
-        for table, columns in {
-            "jobs": ("created_at", "finished_at"),
-            "campaigns": ("created_at",),
-            "batches": ("created_at",),
-            "batch_files": ("created_at",),
-            "reference_images": ("created_at",),
-        }.items():
-            moved = ", ".join(f"{column} = {column} - {days} * interval '1 day'" for column in columns)
-            connection.execute(text(f"UPDATE {table} SET {moved}"))
-
-
-def keep(database: Database, **days: int | None) -> None:
-    with database.engine.begin() as connection:
-        for name, value in days.items():
-            connection.execute(text(f"UPDATE tenants SET {name} = :value"), {"value": value})
-
-
-def post(api: TestClient, **changes: Any) -> str:
-    reply = api.post("/v1/jobs", json=body({"prompt": f"a {CANARY} on a branch"}, **changes))
-    assert reply.status_code == 202, reply.text
-    uuid: str = reply.json()["aiRecord"]["uuid"]
-    return uuid
-
-
-def record(api: TestClient, uuid: str) -> dict[str, Any]:
-    found: dict[str, Any] = api.get(f"/v1/jobs/{uuid}").json()["aiRecord"]
-    return found
-
-
-def upload(api: TestClient, size: int = 80) -> str:
-    reply = api.post("/v1/references", files={"file": picture(size, 64)})
-    assert reply.status_code == 201, reply.text
-    identity: str = reply.json()["id"]
-    return identity
-
-
-def objects(store: ObjectStore) -> int:
-    return len(list(store.keys("t/")))
 
 
 def test_prompts_go_after_their_days_and_the_rest_stays(
@@ -198,99 +111,6 @@ def test_pictures_go_after_their_days(
     assert objects(store) == 1
 
 
-def test_references_stay_while_something_needs_them(
-    api: TestClient, database: Database, store: ObjectStore, retention: Retention
-) -> None:
-    used, unused = upload(api, 80), upload(api, 96)
-    asked = {"prompt": "like this", "images": [used], "size": "64x64"}
-    waiting = api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).json()["aiRecord"]["uuid"]
-    age(database, 2)
-    retention.erase_now()
-    retention.sweep_leftovers()
-    assert objects(store) == 1, "the one that the waiting job needs"
-    refused = api.post("/v1/jobs", json=body(asked | {"images": [unused]}, type="IMAGE_EDITOR"))
-    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_reference")
-    assert api.post(f"/v1/jobs/{waiting}/cancel").status_code == 200
-    retention.erase_now()
-    retention.sweep_leftovers()
-    assert objects(store) == 0
-
-
-def test_an_object_is_not_deleted_under_a_job_that_came_meanwhile(
-    api: TestClient, database: Database, store: ObjectStore, retention: Retention
-) -> None:
-    """The job was accepted while its reference was being forgotten: it knew the key already."""
-    reference = upload(api)
-    asked = {"prompt": "like this", "images": [reference], "size": "64x64"}
-    assert api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).status_code == 202
-    assert api.delete(f"/v1/references/{reference}").status_code == 204
-    assert api.delete(f"/v1/references/{reference}").status_code == 404
-    retention.sweep_leftovers()
-    assert objects(store) == 1
-    with database.engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET status = 'CANCELED', finished_at = now()"))
-    retention.sweep_leftovers()
-    assert objects(store) == 0
-
-
-def test_what_was_put_for_a_call_that_died_goes_and_what_was_stored_stays(
-    api: TestClient, app: FastAPI, tenant: Tenant, database: Database, store: ObjectStore, retention: Retention
-) -> None:
-    """As after a SIGKILL between the upload and the commit: nobody is left to take the pictures away again."""
-    farm: Farm = app.state.farm
-    kept, lost = sanitise(picture(80)), uuid4()
-    with suppress(DatabaseUnavailable), outside_pictures.keeping(farm, tenant.id) as keeper:
-        keeper.keep(kept)
-        raise DatabaseUnavailable("Nobody knows.", may_be_done=True)
-    with suppress(DatabaseUnavailable), all_or_nothing(farm, tenant.id, lost):
-        store.put(object_key(tenant.id, lost, OUTSIDE, 0, "png"), kept.png, "image/png")
-        raise DatabaseUnavailable("Nobody knows.", may_be_done=True)
-    asked = {"prompt": "like this", "images": [upload(api), data_uri(picture())], "size": "64x64"}
-    assert api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).status_code == 202
-    retention.sweep_leftovers()
-    assert objects(store) == 4, "the callers may be at it still"
-    with database.engine.begin() as connection:
-        connection.execute(text("UPDATE leftovers SET since = now() - interval '1 hour'"))
-    retention.sweep_leftovers()
-    assert objects(store) == 2
-    with database.engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM leftovers")) == 0
-
-
-def test_pictures_that_came_with_a_job_go_some_hours_after_its_end(
-    api: TestClient, database: Database, store: ObjectStore, hand: Hand, retention: Retention
-) -> None:
-    inline = data_uri(picture())
-    asked = {"prompt": "like this", "images": [inline], "size": "64x64"}
-    uuid = api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).json()["aiRecord"]["uuid"]
-    age(database, 2)
-    retention.erase_now()
-    retention.sweep_leftovers()
-    assert objects(store) == 1
-    hand.finish(hand.claim(uuid))
-    age(database, 2)
-    retention.erase_now()
-    retention.sweep_leftovers()
-    assert (objects(store), record(api, uuid)["erased"]) == (1, ["references"]), "the result"
-    assert api.get(f"/v1/assets/{uuid}/0").status_code == 302
-
-
-def test_the_pictures_of_a_job_go_before_its_own_references(
-    api: TestClient, database: Database, store: ObjectStore, hand: Hand, retention: Retention, sweeper: Sweeper
-) -> None:
-    keep(database, result_days=1, reference_hours=0)
-    asked = {"prompt": "like this", "images": [data_uri(picture())], "size": "64x64"}
-    uuid = api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).json()["aiRecord"]["uuid"]
-    hand.finish(hand.claim(uuid))
-    assert objects(store) == 2
-    age(database, 2)
-    retention.erase_now()
-    retention.sweep_leftovers()
-    sweeper.sweep_objects()
-    assert record(api, uuid)["erased"] == ["results"]
-    assert [key.split("/")[3] for key in store.keys("t/")] == ["0"], "the reference is kept until it is erased"
-
-
 def test_erased_pictures_are_no_success_without_pictures(
     api: TestClient, database: Database, hand: Hand, retention: Retention
 ) -> None:
@@ -310,17 +130,6 @@ def test_erased_pictures_are_no_success_without_pictures(
     assert (told["response"]["status_code"], told["response"]["body"]["error"]["code"]) == (410, "gone")
     prediction = api.get(f"/replicate/v1/predictions/{uuid}").json()
     assert (prediction["data_removed"], prediction["output"]) == (True, None)
-
-
-def test_the_same_picture_again_is_kept_as_long_as_a_new_one(
-    api: TestClient, database: Database, retention: Retention
-) -> None:
-    first = upload(api)
-    age(database, 0.9)
-    assert upload(api) == first
-    age(database, 0.9)
-    retention.erase_now()
-    assert upload(api) == first
 
 
 def test_a_campaign_keeps_its_pictures_and_texts_until_its_prompts_go(
@@ -474,13 +283,3 @@ def test_two_schedulers_do_the_work_once(database: Database, tenant: Tenant) -> 
 def test_times_that_no_tenant_can_have(api: TestClient, tenant: Tenant, kept: dict[str, Any]) -> None:
     reply = api.patch(f"/v1/tenants/{tenant.id}", json={"retention": kept})
     assert (reply.status_code, reply.json()["code"]) == (400, "invalid_field")
-
-
-def test_nobody_erases_what_is_anothers(api: TestClient, other_key: str) -> None:
-    reference = upload(api)
-    make(api)
-    theirs = {"Authorization": f"Bearer {other_key}"}
-    assert api.delete(f"/v1/references/{reference}", headers=theirs).status_code == 404
-    assert api.delete("/v1/campaigns/spring", headers=theirs).status_code == 404
-    assert api.delete(f"/v1/references/{uuid4()}").status_code == 404
-    assert api.get("/v1/campaigns/spring").status_code == 200
