@@ -211,12 +211,12 @@ class Farm:
         while True:
             self._heed()
             happened = [text for keeper in keepers if (text := keeper.tend(time.monotonic())) is not None]
-            for text in happened:
-                _complain(text)
             if happened and self._running is not None:
                 self._note_pids()
                 self._running.pids.update(self._pids())
                 farmfile.write(self._data_dir, self._running)
+            for text in happened:  # who reads them finds the new pids in the file
+                _complain(text)
             time.sleep(TICK)
 
     def _pids(self) -> dict[str, int]:
