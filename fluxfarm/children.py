@@ -59,6 +59,12 @@ class Child:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
     @property
+    def was_killed(self) -> bool:
+        """Whether a signal ended the last process, and not its own decision."""
+        code = self.process.poll() if self.process is not None else None
+        return code is not None and code < 0
+
+    @property
     def ending(self) -> str:
         """How the last process ended, in words."""
         code = self.process.poll() if self.process is not None else None

@@ -52,6 +52,7 @@ class Farm:
         self._lock = FolderLock(self._data_dir / "farm.lock")
         self._servers: dict[str, Postgres | Valkey] = {}
         self._children: dict[str, Child] = {}
+        self._tried_again: set[str] = set()
         self._running: RunningFarm | None = None
         self._signals = 0
         self._stopped_by = signal.SIGTERM
@@ -192,7 +193,15 @@ class Farm:
             return False
 
     def _check_started(self, child: Child) -> None:
-        if child.pid is None:
+        """One that was killed has a second try; one that gave up itself would only do so again."""
+        if child.pid is not None:
+            return
+        if child.was_killed and child.part.name not in self._tried_again:
+            self._tried_again.add(child.part.name)
+            _complain(f"{child.part.name} {child.ending} while starting; it starts again.")
+            child.start()
+            self._note_pids()
+        else:
             raise Unavailable(f"{child.part.name} {child.ending} while starting:\n{processes.last_lines(child.log)}")
 
     def _wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:

@@ -199,6 +199,18 @@ def test_a_farm_that_still_starts_can_be_stopped(start: StartFarm) -> None:
     assert not any(identity.is_alive() for identity in started.values())
 
 
+def test_a_part_that_is_killed_while_it_starts_has_a_second_try(start: StartFarm) -> None:
+    up = start("never", **ELSEWHERE)
+    log = up.data_dir / "logs" / "never.log"
+    for again in (1, 2):
+        assert eventually(lambda: log.exists() and log.read_text().count("on duty") == again)  # noqa: B023
+        assert eventually(lambda: "never" in up.identities())
+        os.kill(up.identities()["never"].pid, signal.SIGKILL)
+    assert up.process.wait(30) == 1
+    assert up.said().count("never was ended by SIGKILL while starting; it starts again.") == 1
+    assert "never was ended by SIGKILL while starting:\non duty" in up.said()
+
+
 def test_a_part_that_cannot_start_ends_the_farm_with_its_last_words(start: StartFarm) -> None:
     up = start("sleeper,broken", **ELSEWHERE)
     assert up.process.wait(30) == 1
