@@ -18,7 +18,7 @@ from api.outside_pictures import forget, keeping
 from api.routing import Route, Surroundings, check_wish, look_around, survey
 from api.strict import future
 from api.submit import dispatch
-from api.targets import look_up, new_secret, read_target
+from api.targets import is_id, look_up, new_secret, read_target
 from fluxfarm.campaigns.assets import Asset
 from fluxfarm.campaigns.expansion import Expansion, expand
 from fluxfarm.campaigns.requests import prompt_object, render_request, wish_of
@@ -91,6 +91,8 @@ def prepare(farm: Farm, secret: str, spec: Spec, *, look_outside: bool) -> Prepa
         found = pictures.find(session, key.tenant_id, expansion.assets, spec.files)
         digest = content_digest(spec, found)
         twin = _twin(session, key.tenant_id, spec.name, digest)
+        if twin is None and target is not None and is_id(target):
+            _checked("webhook", lambda: endpoints.resolve(session, key.tenant_id, target))
     # After the look for a twin: to run the same file again must not fail as its deadline has passed meanwhile.
     deadline = None
     if twin is None:
@@ -176,7 +178,7 @@ def create(farm: Farm, secret: str, prepared: Prepared, *, start: bool) -> tuple
     if prepared.twin is not None:
         return prepared.twin, False
     fetched = pictures.fetch(farm, prepared.pictures, prepared.expansion.assets)
-    if prepared.target is not None:
+    if prepared.target is not None and not is_id(prepared.target):
         look_up(farm, prepared.target, FIELD)
     with keeping(farm, prepared.tenant_id) as keeper:
         kept = {text: keeper.keep(picture) for text, picture in fetched.items()}

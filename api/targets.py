@@ -26,7 +26,12 @@ def read_target(farm: Farm, text: str | None) -> str | None:
     Raises:
         ForbiddenUrl: by its text alone.
     """
-    return text if text is None or text.startswith(PREFIX) else checked_url(farm, text, FIELD)
+    return text if text is None or is_id(text) else checked_url(farm, text, FIELD)
+
+
+def is_id(target: str) -> bool:
+    """Whether an endpoint that exists is meant, and no URL."""
+    return target.startswith(PREFIX)
 
 
 def checked_url(farm: Farm, text: str, field: str) -> str:

@@ -163,7 +163,10 @@ class Spec(_Part):
     )
     deadline: str | None = Field(None, max_length=40, description="RFC 3339 with a zone; jobs not started by then end.")
     webhook: str | None = Field(
-        None, min_length=1, max_length=2048, description="Told of the end of each job and of it all."
+        None,
+        min_length=1,
+        max_length=2048,
+        description="An HTTPS URL, or the id of a webhook; told of the end of each job and of it all.",
     )
     webhook_each: bool = Field(True, description="`false`: the webhook is told of the campaign's end only.")
     tags: list[Tag] = Field(default_factory=list, max_length=20)

@@ -45,6 +45,7 @@ def shop(settings: Settings, api_key: str) -> Iterator[TestClient]:
         ({"deadline": "tomorrow"}, "deadline", "RFC 3339", None),
         ({"budget": 0}, "budget", "greater than 0", None),
         ({"webhook": "http://10.0.0.1/x"}, "webhook", "", None),
+        ({"webhook": "wh_AAAAAAAAAAAAAAAAAAAAAA"}, "webhook", "There is no webhook", None),
     ],
 )
 def test_a_mistake_is_named_and_leaves_nothing(

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from redis import Redis
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from api.campaign_references import Pictures
@@ -20,8 +21,10 @@ from api.campaigns import content_digest
 from api.main import create_app
 from fluxfarm.campaigns.spec import Spec
 from fluxfarm.settings import Settings
+from storage.campaign_records import Campaign
 from storage.database import Database
 from storage.previews import Preview, Previews
+from storage.records import Job
 from tests.api.campaigns_made import files, make, render, spec
 from tests.api.samples import Hand, rows
 from tests.money import assert_balanced
@@ -123,6 +126,14 @@ def test_pause_resume_and_cancel(api: TestClient, hand: Hand) -> None:
     for call in ("pause", "resume", "retry"):
         assert api.post(f"/v1/campaigns/spring/{call}").status_code == 409
     assert api.post("/v1/campaigns/spring/cancel").status_code == 200
+
+
+def test_a_webhook_may_be_named_by_its_id(api: TestClient, database: Database) -> None:
+    made = api.post("/v1/webhooks", json={"url": "https://shop.example.com/hook"}).json()["id"]
+    assert api.post("/v1/campaigns", json=spec(webhook=made)).status_code == 201
+    with database.transaction() as session:
+        assert session.scalars(select(Campaign.webhook_id)).all() == [made]
+        assert set(session.scalars(select(Job.webhook_id))) == {made}
 
 
 def test_a_campaign_may_wait_for_its_start(api: TestClient) -> None:
