@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeGuard
 from uuid import UUID
 
 import structlog
 
 from api.farm import Farm
-from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError
+from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, StoreUnavailable
 from storage.keys import random_id
 from storage.objects import reference_key
 from storage.pictures import Picture, sanitise
@@ -74,17 +74,25 @@ class Keeper:
 def keeping(farm: Farm, tenant_id: UUID) -> Iterator[Keeper]:
     """Around the transaction that stores the rows: what was put is taken away again when that fails.
 
-    A commit without an answer may have stored them: then they stay until the scheduler looks.
+    What was noted first stays for the scheduler where ``is_left_to_the_scheduler``.
     """
     keeper = Keeper(farm, tenant_id)
     try:
         yield keeper
     except BaseException as error:
-        if isinstance(error, DatabaseUnavailable) and error.may_be_done:
+        if is_left_to_the_scheduler(error):
             log.warning("objects_left", count=len(keeper.rows), error=error.code)
         else:
             forget(farm, keeper.rows)
         raise
+
+
+def is_left_to_the_scheduler(error: BaseException) -> TypeGuard[FluxfarmError]:
+    """Whether what was put for a call that failed is not taken away at once.
+
+    A commit without an answer may have stored its rows; a store that is silent would only be waited for again.
+    """
+    return isinstance(error, StoreUnavailable) or (isinstance(error, DatabaseUnavailable) and error.may_be_done)
 
 
 def forget(farm: Farm, rows: Iterable[Reference]) -> None:

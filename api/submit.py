@@ -19,9 +19,10 @@ from api.auth import allowed, note_use
 from api.farm import Farm
 from api.idempotency import REPLAYED, Guard, released_on_failure
 from api.order import Inline, Order, Source, Uploaded
+from api.outside_pictures import is_left_to_the_scheduler
 from api.routing import HealthBoard, Route, check_wish, is_late, look_around, survey
 from api.targets import FIELD, look_up, new_secret, read_target
-from fluxfarm.errors import BadRequest, DatabaseUnavailable, FluxfarmError, InvalidReference, LoraNotFound, Unavailable
+from fluxfarm.errors import BadRequest, FluxfarmError, InvalidReference, LoraNotFound, Unavailable
 from fluxfarm.licences import Permit
 from fluxfarm.loras import find_lora
 from fluxfarm.request import RenderRequest
@@ -370,17 +371,13 @@ def routed(
 
 @contextmanager
 def all_or_nothing(farm: Farm, tenant_id: UUID, uuid: UUID) -> Iterator[None]:
-    """Takes the pictures of a job away again when the job was not stored.
-
-    A commit whose answer was lost may have stored it: then they stay until the scheduler looks, as a job without its
-    pictures would be lost.
-    """
+    """Takes the pictures of a job away again when the job was not stored, or leaves that to the scheduler."""
     with farm.database.transaction() as session:
         retention.foresee(session, tenant_id, attempt_prefix(tenant_id, uuid, OUTSIDE))
     try:
         yield
     except BaseException as error:
-        if isinstance(error, DatabaseUnavailable) and error.may_be_done:
+        if is_left_to_the_scheduler(error):
             log.warning("objects_left", job=str(uuid), error=error.code)
         else:
             erase_objects(farm, tenant_id, uuid)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from api.main import create_app
 from fluxfarm.settings import Settings
 from storage.database import Database
-from tests.api.samples import body, rows
+from storage.objects import HASTY
+from tests.api.samples import body, picture, rows
 
 
 @contextmanager
@@ -93,6 +97,25 @@ def test_with_the_store_gone_nothing_is_erased(settings: Settings, api: TestClie
     assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
     assert rows(database)["jobs"] == 1
     assert api.get("/readyz").json()["status"] == "degraded"
+
+
+def test_a_store_that_hangs_is_asked_once(settings: Settings, api_key: str, database: Database) -> None:
+    shown = picture()
+    uri = "data:image/png;base64," + base64.b64encode(shown).decode()
+    edit = body({"images": [uri]}, type="IMAGE_EDITOR")
+    with silent_port() as port:
+        there = {"s3_bucket": "made-up", "s3_endpoint_url": f"http://127.0.0.1:{port}", "s3_access_key_id": "a"}
+        deaf = settings.model_copy(update={**there, "s3_secret_access_key": SecretStr("b")})
+        with TestClient(create_app(deaf), headers={"API-KEY": api_key}) as api:
+            upload = partial(api.post, "/v1/references", files={"file": shown})
+            for call in (upload, partial(api.post, "/v1/jobs", json=edit)):
+                started = time.monotonic()
+                reply = call()
+                assert (reply.status_code, reply.json()["code"]) == (503, "store_unavailable"), reply.text
+                assert time.monotonic() - started < 2 * HASTY.read
+    assert rows(database)["jobs"] == rows(database)["reference_images"] == 0
+    with database.transaction() as session:
+        assert session.scalar(text("SELECT count(*) FROM leftovers")) == 2  # for the scheduler
 
 
 def test_a_fault_of_ours_tells_nothing(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
