@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -20,7 +21,11 @@ WORKLOADS = ("Deployment", "StatefulSet", "Job")
 
 @cache
 def rendered(overlay: str) -> tuple[dict[str, Any], ...]:
-    command = [needed("kubectl", "Debian's kubernetes-client"), "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
+    return render(ROOT / "k8s" / "overlays" / overlay)
+
+
+def render(folder: Path) -> tuple[dict[str, Any], ...]:
+    command = [needed("kubectl", "Debian's kubernetes-client"), "kustomize", str(folder)]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     return tuple(yaml.safe_load_all(output))
 
@@ -151,3 +156,21 @@ def test_the_ingress_leaves_slashes_in_model_ids_alone() -> None:
     assert not [name for name in annotations if "rewrite" in name]
     assert annotations["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
     assert [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]] == ["/"]
+
+
+def test_with_loras_the_api_and_the_gpu_workers_see_the_same_folder(tmp_path: Path) -> None:
+    told = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": "fluxfarm"}
+    parts = {"resources": ["base"], "components": ["components/worker-gpu", "components/loras"]}
+    wanted = {
+        key: [os.path.relpath(ROOT / "k8s" / one, tmp_path.resolve()) for one in ones] for key, ones in parts.items()
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(told | wanted))
+    deployments = {one["metadata"]["name"]: one for one in render(tmp_path) if one["kind"] == "Deployment"}
+    for name in ("api", "worker-gpu"):
+        spec = deployments[name]["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        assert container["env"] == [{"name": "FLUXFARM_LORAS", "value": "/models/loras"}]
+        assert {"name": "models", "mountPath": "/models", "readOnly": True} in container["volumeMounts"]
+        assert [one for one in spec["volumes"] if one["name"] == "models"] == [
+            {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}}
+        ]
