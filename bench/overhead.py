@@ -16,7 +16,7 @@ from workers.pipeline import Drawing, Pipeline
 from workers.pipeline_small import ensure_small
 
 PROMPT = "a lighthouse at dusk"
-ROUNDS = 3
+ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Load:
     jobs: int
 
 
-LOADS = (Load("small model, 128 px, 8 steps", 128, 8, 30), Load("about 1 s a render, 512 px", 512, 14, 8))
+LOADS = (Load("128 px, 8 steps", 128, 8, 30), Load("256 px, 10 steps, about 1 s", 256, 10, 10))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ def measure(wanted: list[str], log: Path) -> list[Found]:
     Raises:
         SystemExit: a name is nobody's.
     """
-    peers: list[Contestant] = [BareLoop(), Fluxfarm(), PlainCelery(), *served()]
+    single = Fluxfarm("Fluxfarm, one a call", {"FLUXFARM_BATCH_SIZE": "1"})
+    peers: list[Contestant] = [BareLoop(), Fluxfarm(), single, PlainCelery(), *served()]
     names = [peer.name for peer in peers]
     if unknown := set(wanted) - set(names):
         raise SystemExit(f"No such peer: {', '.join(sorted(unknown))}. There are: {', '.join(names)}.")
@@ -50,6 +51,8 @@ def measure(wanted: list[str], log: Path) -> list[Found]:
         for one in found:
             one.megabytes = memory(one.peer.pids())
         for one in found[1:]:
+            if one.peer is single:  # it crashes and shares as the farm does
+                continue
             one.wait = fairness(one.peer)
             _say(f"{one.peer.name}: {one.wait}")
             one.crash = crash(one.peer, log)

@@ -41,7 +41,7 @@ class Crash:
     """What became of jobs whose renderer was killed; ``recovery`` is seconds until the next picture, None: never."""
 
     lost: int
-    twice: int | None  #: None: nobody counts
+    twice: int  #: finished once more; for the farm begun once more, which is never less
     recovery: float | None
 
 
@@ -93,7 +93,7 @@ def crash(peer: Contestant, log: Path) -> Crash:
     later = [moment - killed for moment in ended if moment > killed]
     return Crash(
         lost=CRASHED - came,
-        twice=None if isinstance(peer, Fluxfarm) else sum(count - 1 for count in drawn.values()),
+        twice=peer.begun_again(CRASHED) if isinstance(peer, Fluxfarm) else sum(count - 1 for count in drawn.values()),
         recovery=min(later, default=None),
     )
 

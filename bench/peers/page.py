@@ -49,7 +49,8 @@ thread of torch and hands out WebP; the farm signs its pictures as well.
 
 {rounds} rounds of {JOBS} pictures for {CLIENTS} callers, everybody in turn; the medians of the rounds. Overhead is
 what a picture costs beyond the bare loop; the farm's is below zero, as it draws waiting jobs of one shape in one call
-and encodes a prompt once. Memory counts shared pages once; the bare loop's holds the bench as well.
+and encodes a prompt once; with `FLUXFARM_BATCH_SIZE=1` it draws one at a time, as all others.
+Memory counts shared pages once; the bare loop's holds the bench as well.
 The farm's is all of it: PostgreSQL, Valkey, API, scheduler, worker, Flower. Start is until {JOBS} pictures were made.
 
 | | pictures/s | worst, best round | overhead, ms a picture | p50, ms | p95, ms | memory, MB | start, s |
@@ -59,8 +60,9 @@ The farm's is all of it: PostgreSQL, Valkey, API, scheduler, worker, Flower. Sta
 ## A crash
 
 {CRASHED} pictures of {LONG[0]} px are asked for at once; two seconds later what renders gets a SIGKILL and is
-started again. Nobody sends a job a second time. What the farm promises of jobs that are rendered twice, and the test
-that shows it, stand in [reliability.md](reliability.md).
+started again. Nobody sends a job a second time. Twice counts pictures that were finished once more; for the farm
+attempts that were begun once more, also of what the kill had cut off: the caller gets one result either way
+([reliability.md](reliability.md)).
 
 | | lost | rendered twice | next picture after, s |
 |---|---|---|---|
@@ -96,8 +98,12 @@ def _overhead(one: Found, bare: float) -> tuple[str, ...]:
 
 
 def _crash(peer: Contestant, crash: Crash) -> tuple[str, ...]:
-    twice = "not counted" if crash.twice is None else f"{crash.twice}"
-    return _title(peer), f"{crash.lost}", twice, "never" if crash.recovery is None else f"{crash.recovery:.1f}"
+    return (
+        _title(peer),
+        f"{crash.lost}",
+        f"{crash.twice}",
+        "never" if crash.recovery is None else f"{crash.recovery:.1f}",
+    )
 
 
 def _wait(peer: Contestant, wait: Wait) -> tuple[str, ...]:
