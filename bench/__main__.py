@@ -27,7 +27,7 @@ PLOT = Path(__file__).parent.parent / "docs" / "pictures" / "dispatch.svg"
 
 
 def show_overhead() -> Table:
-    """One thread of torch stands for the GPU; the other core is the farm's. First one picture a call, as the loop draws."""
+    """One thread of torch stands for the GPU; the other core is the farm's. First one a call, as in the loop."""
     columns = ("render", "pictures a call", "bare, renders/s", "farm, renders/s", "farm / bare", "worst round")
     table = Table(*columns, title="Overhead")
     for size, environment in (("1", {"FLUXFARM_BATCH_SIZE": "1"}), ("as it pays", {})):

@@ -76,6 +76,12 @@ farm knows two tenants and lanes; the others know neither.
 | | alone, s | behind a backlog, s | times |
 |---|---|---|---|
 {_lines(_wait(one.peer, one.wait) for one in found if one.wait is not None)}
+
+## Beside this
+
+[The farm and the bare pipeline](../bench/results/overhead.md), a full queue, with and without batching;
+[ten thousand jobs of one tenant](../bench/results/campaign.md) and how long another's one waits behind them;
+[calls a second](../bench/results/traffic.md); [half an hour of faults](../bench/results/soak.md).
 """
 
 
