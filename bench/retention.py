@@ -21,21 +21,19 @@ from bench.dispatch import FILL, QUEUE, REQUEST, TENANTS, migrated
 from fluxfarm.embedded import Postgres
 from fluxfarm.settings import Settings
 from storage.database import Database, connect
-from storage.dispatcher import Dispatcher
 from storage.objects import ObjectStore, make_store
-from storage.queue import Queue
 from storage.repository import followers, jobs, retention
 from storage.repository.retention import Kind
 from storage.repository.turns import Claimant
+from workers.cleaning import Cleaner
 from workers.retention import Retention
-from workers.sweeping import Sweeper
 
 JOBS = 1_000_000
 DUE = 100_000  #: of them, those that ended two days ago
 WAITING: Final = 20_000  #: jobs to be claimed beside it
 WITH_OBJECTS: Final = 5_000  #: jobs whose pictures lie on the disk
 CHUNK: Final = 20_000  #: jobs that are made at once
-SWEEPS: Final = 5  #: calls of each sweep that are measured
+SWEEPS: Final = 50  #: calls of each sweep that are measured
 QUIET: Final = 10.0  #: seconds of claims and polls alone
 PACE: Final = 0.02  #: seconds between two claims, and between two polls
 #: what is erased, one after the other, and the setting that says when
@@ -118,7 +116,7 @@ def measure() -> Iterator[Round]:
             time.sleep(QUIET)
         yield Round("nothing", 0, QUIET, math.nan, felt)
         for kind in KINDS:
-            yield _erased(database, settings, store, kind)
+            yield _erased(database, settings, kind)
         yield from _swept(database, settings, store)
         store.close()
         database.close()
@@ -180,12 +178,12 @@ def _claim(session: Session) -> None:
         raise RuntimeError("nothing was waiting")
 
 
-def _erased(database: Database, settings: Settings, store: ObjectStore, kind: Kind) -> Round:
+def _erased(database: Database, settings: Settings, kind: Kind) -> Round:
     days = {name: int(one == kind) for one, name in KINDS.items()}
     times: list[float] = []
     erasing = Database(database.url, pool_size=1)
     _time_transactions(erasing, times)
-    sweeper = Retention(settings.model_copy(update={**days, "reference_hours": 0}), erasing, store)
+    sweeper = Retention(settings.model_copy(update={**days, "reference_hours": 0}), erasing)
     with _callers(database) as felt:
         started = time.perf_counter()
         sweeper.erase_now()
@@ -202,10 +200,10 @@ def _swept(database: Database, settings: Settings, store: ObjectStore) -> Iterat
     times: list[float] = []
     sweeping = Database(database.url, pool_size=1)
     _time_transactions(sweeping, times)
-    dispatcher = Dispatcher(sweeping, Queue(settings), window=settings.window)
+    cleaner = Cleaner(settings, sweeping, store)
     sweeps = {
-        "folders of results": Retention(settings, sweeping, store).sweep_leftovers,
-        "folders of records": Sweeper(settings, sweeping, dispatcher, store).sweep_objects,
+        "folders of results": cleaner.leftovers,
+        "folders of records": cleaner.of_jobs,
     }
     for name, sweep in sweeps.items():
         times.clear()

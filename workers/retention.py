@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from fluxfarm.settings import Settings
 from storage.database import Database
-from storage.objects import ObjectStore
 from storage.repository import retention
 from storage.repository.retention import Kind
 from workers import metrics
@@ -22,30 +20,15 @@ TENANTS: Final = 100  #: that one round looks after; the others are due in the n
 BATCH: Final = 500  #: jobs in one transaction
 WORK: Final = 0.5  #: seconds for one kind in one round: the same thread looks after leases and tickets
 
-SOME: Final = 100  #: paths that are deleted before they are noted as gone
-SWEEPING: Final = 1.0  #: seconds after which a sweep leaves what is left to the next one
-
 log = structlog.get_logger()
-
-
-def while_full(sweep: Callable[[], int]) -> int:
-    """Sweep again for as long as there is ``SOME`` to delete, and time for it; gives how many."""
-    end = time.monotonic() + SWEEPING
-    gone = taken = sweep()
-    while taken >= SOME and time.monotonic() < end:
-        taken = sweep()
-        gone += taken
-    return gone
 
 
 class Retention:
     """Rounds that the scheduler makes; each is safe beside other schedulers."""
 
-    def __init__(self, settings: Settings, database: Database, store: ObjectStore) -> None:
-        """Database and store are shared with the sweeper."""
-        self._settings = settings
+    def __init__(self, settings: Settings, database: Database) -> None:
+        """The database is shared with the sweeper."""
         self._database = database
-        self._store = store
         self._next_at = 0.0
         self._usual: dict[Kind, int] = {
             "prompt": settings.prompt_days,
@@ -97,22 +80,3 @@ class Retention:
         if count:
             metrics.ERASED.labels(kind).inc(count)
             log.info("retention", kind=kind, count=count)
-
-    def sweep_leftovers(self) -> int:
-        """Delete objects that nothing needs any more.
-
-        A call that read a reference before it was forgotten has stored its job by then, so that the job is seen.
-        """
-        return while_full(self._sweep_some)
-
-    def _sweep_some(self) -> int:
-        with self._database.transaction() as session:
-            paths = retention.leftovers(session, older_than=4 * self._settings.lease, limit=SOME)
-        for path in paths:
-            if path.endswith("/"):
-                self._store.delete_prefix(path)
-            else:
-                self._store.delete(path)
-        with self._database.transaction() as session:
-            retention.forget_leftovers(session, paths)
-        return len(paths)

@@ -20,24 +20,35 @@ from storage.notifier import Notifier
 from storage.objects import make_store
 from storage.queue import Queue
 from workers import alive, metrics
+from workers.cleaning import Cleaner
 from workers.sweeping import OVERDUE, Sweeper
 
 ROUND: Final = 1.0  #: seconds between two dispatch rounds
-POOL: Final = 2  #: connections
+POOL: Final = 3  #: connections
+LAST_CLEANING: Final = 2.0  #: seconds that a stop waits for objects that are being deleted
 
 log = structlog.get_logger()
 
 
 def run(settings: Settings, ended: threading.Event) -> None:
-    """Dispatch and sweep until ``ended`` is set."""
+    """Dispatch and sweep until ``ended`` is set; objects are deleted in a thread beside, as the store may be silent.
+
+    Raises:
+        RuntimeError: that thread died.
+    """
     database = Database.from_settings(settings, pool_size=POOL)
     queue = Queue(settings)
     dispatcher = Dispatcher(database, queue, window=settings.window)
     notifier = Notifier(database, queue)
-    sweeper = Sweeper(settings, database, dispatcher, make_store(settings))
+    sweeper = Sweeper(settings, database, dispatcher)
+    cleaner = Cleaner(settings, database, make_store(settings))
+    cleaning = threading.Thread(target=cleaner.run, args=(ended,), name="cleaner", daemon=True)
+    cleaning.start()
     remotes = Remotes.from_settings(settings)
     swept_at = -settings.sweep_interval
     while not ended.wait(ROUND):
+        if not cleaning.is_alive():
+            raise RuntimeError("The cleaner died, for the reason above.")
         try:
             with metrics.round_of_the_scheduler():
                 dispatcher.ripen(OVERDUE)
@@ -51,6 +62,7 @@ def run(settings: Settings, ended: threading.Event) -> None:
             alive.touch(settings.alive_file)
         except FluxfarmError as error:
             log.warning("round_failed", code=error.code)
+    cleaning.join(LAST_CLEANING)
     queue.close()
     database.close()
 

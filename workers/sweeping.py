@@ -1,4 +1,4 @@
-"""Finds what the dead left behind: expired leases, lost tickets, objects of attempts that lost."""
+"""Finds what the dead left behind: expired leases, lost tickets, paid calls, workers, keys."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from fluxfarm.errors import FluxfarmError, Poison, WorkerLost
 from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.dispatcher import Dispatcher
-from storage.objects import ObjectStore, attempt_prefix, job_prefix
 from storage.repository import attempts, calls, deliveries, idempotency, workers
 from workers import metrics
-from workers.retention import SOME, Retention, while_full
+from workers.retention import Retention
 
 LOST: Final = Problem(
     code=WorkerLost.code, message="The worker stopped renewing its lease; the job starts again.", retryable=True
@@ -34,13 +33,12 @@ log = structlog.get_logger()
 class Sweeper:
     """Rounds that the scheduler makes; each is safe beside other schedulers."""
 
-    def __init__(self, settings: Settings, database: Database, dispatcher: Dispatcher, store: ObjectStore) -> None:
+    def __init__(self, settings: Settings, database: Database, dispatcher: Dispatcher) -> None:
         """All parts are shared with the scheduler."""
         self._settings = settings
         self._database = database
         self._dispatcher = dispatcher
-        self._store = store
-        self._retention = Retention(settings, database, store)
+        self._retention = Retention(settings, database)
 
     def expire_leases(self) -> int:
         """Take the jobs of dead workers back, by the database's clock."""
@@ -56,32 +54,6 @@ class Sweeper:
         resent = self._dispatcher.resend_lost()
         metrics.RESENT.inc(resent)
         return resent
-
-    def sweep_objects(self) -> int:
-        """Delete objects of attempts that lost and of jobs that were erased.
-
-        A zombie may write until its lease is long over, so both wait for four leases.
-        """
-        return while_full(self._sweep_losers) + while_full(self._sweep_erased)
-
-    def _sweep_losers(self) -> int:
-        patience = 4 * self._settings.lease
-        with self._database.transaction() as session:
-            losing = attempts.unswept(session, older_than=patience, limit=SOME)
-        for tenant_id, uuid, number in losing:
-            self._store.delete_prefix(attempt_prefix(tenant_id, uuid, number))
-            with self._database.transaction() as session:
-                attempts.mark_swept(session, uuid, number)
-        return len(losing)
-
-    def _sweep_erased(self) -> int:
-        with self._database.transaction() as session:
-            gone = attempts.erased(session, older_than=4 * self._settings.lease, limit=SOME)
-        for tenant_id, uuid in gone:
-            self._store.delete_prefix(job_prefix(tenant_id, uuid))
-        with self._database.transaction() as session:
-            attempts.forget_erasures(session, [uuid for _, uuid in gone])
-        return len(gone)
 
     def close_calls(self) -> int:
         """Close paid calls that nobody follows any more: their jobs were stopped or erased, and their worker died."""
@@ -109,13 +81,11 @@ class Sweeper:
         rounds = (
             self.expire_leases,
             self.resend_tickets,
-            self.sweep_objects,
             self.close_calls,
             self.forget_workers,
             self.forget_keys,
             self.forget_deliveries,
             self._retention.erase_due,
-            self._retention.sweep_leftovers,
         )
         for round_ in rounds:
             try:

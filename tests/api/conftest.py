@@ -17,14 +17,12 @@ from api.main import create_app
 from fluxfarm.scopes import Scope
 from fluxfarm.settings import Settings
 from storage.database import Database
-from storage.dispatcher import Dispatcher
 from storage.objects import ObjectStore, make_store
-from storage.queue import Queue
 from storage.records import Tenant
 from storage.repository import tenants
 from tests.api.samples import Hand
+from workers.cleaning import Cleaner
 from workers.retention import Retention
-from workers.sweeping import Sweeper
 
 
 @pytest.fixture
@@ -89,11 +87,10 @@ def web(server: str, api_key: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def retention(settings: Settings, database: Database, store: ObjectStore) -> Retention:
-    return Retention(settings.model_copy(update={"lease": 0.0001}), database, store)
+def retention(settings: Settings, database: Database) -> Retention:
+    return Retention(settings, database)
 
 
 @pytest.fixture
-def sweeper(settings: Settings, database: Database, store: ObjectStore) -> Sweeper:
-    quick = settings.model_copy(update={"lease": 0.0001})
-    return Sweeper(quick, database, Dispatcher(database, Queue(settings), window=2), store)
+def cleaner(settings: Settings, database: Database, store: ObjectStore) -> Cleaner:
+    return Cleaner(settings.model_copy(update={"lease": 0.0001}), database, store)

@@ -21,30 +21,30 @@ from tests.api.campaigns_made import make
 from tests.api.canary import age, keep, objects, record, upload
 from tests.api.samples import Hand, body, picture
 from tests.api.test_references import data_uri
+from workers.cleaning import Cleaner
 from workers.retention import Retention
-from workers.sweeping import Sweeper
 
 
 def test_references_stay_while_something_needs_them(
-    api: TestClient, database: Database, store: ObjectStore, retention: Retention
+    api: TestClient, database: Database, store: ObjectStore, retention: Retention, cleaner: Cleaner
 ) -> None:
     used, unused = upload(api, 80), upload(api, 96)
     asked = {"prompt": "like this", "images": [used], "size": "64x64"}
     waiting = api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).json()["aiRecord"]["uuid"]
     age(database, 2)
     retention.erase_now()
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     assert objects(store) == 1, "the one that the waiting job needs"
     refused = api.post("/v1/jobs", json=body(asked | {"images": [unused]}, type="IMAGE_EDITOR"))
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_reference")
     assert api.post(f"/v1/jobs/{waiting}/cancel").status_code == 200
     retention.erase_now()
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     assert objects(store) == 0
 
 
 def test_an_object_is_not_deleted_under_a_job_that_came_meanwhile(
-    api: TestClient, database: Database, store: ObjectStore, retention: Retention
+    api: TestClient, database: Database, store: ObjectStore, cleaner: Cleaner
 ) -> None:
     """The job was accepted while its reference was being forgotten: it knew the key already."""
     reference = upload(api)
@@ -52,16 +52,16 @@ def test_an_object_is_not_deleted_under_a_job_that_came_meanwhile(
     assert api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).status_code == 202
     assert api.delete(f"/v1/references/{reference}").status_code == 204
     assert api.delete(f"/v1/references/{reference}").status_code == 404
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     assert objects(store) == 1
     with database.engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET status = 'CANCELED', finished_at = now()"))
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     assert objects(store) == 0
 
 
 def test_what_was_put_for_a_call_that_died_goes_and_what_was_stored_stays(
-    api: TestClient, app: FastAPI, tenant: Tenant, database: Database, store: ObjectStore, retention: Retention
+    api: TestClient, app: FastAPI, tenant: Tenant, database: Database, store: ObjectStore, cleaner: Cleaner
 ) -> None:
     """As after a SIGKILL between the upload and the commit: nobody is left to take the pictures away again."""
     farm: Farm = app.state.farm
@@ -74,36 +74,36 @@ def test_what_was_put_for_a_call_that_died_goes_and_what_was_stored_stays(
         raise DatabaseUnavailable("Nobody knows.", may_be_done=True)
     asked = {"prompt": "like this", "images": [upload(api), data_uri(picture())], "size": "64x64"}
     assert api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).status_code == 202
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     assert objects(store) == 4, "the callers may be at it still"
     with database.engine.begin() as connection:
         connection.execute(text("UPDATE leftovers SET since = now() - interval '1 hour'"))
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     assert objects(store) == 2
     with database.engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM leftovers")) == 0
 
 
 def test_pictures_that_came_with_a_job_go_some_hours_after_its_end(
-    api: TestClient, database: Database, store: ObjectStore, hand: Hand, retention: Retention
+    api: TestClient, database: Database, store: ObjectStore, hand: Hand, retention: Retention, cleaner: Cleaner
 ) -> None:
     inline = data_uri(picture())
     asked = {"prompt": "like this", "images": [inline], "size": "64x64"}
     uuid = api.post("/v1/jobs", json=body(asked, type="IMAGE_EDITOR")).json()["aiRecord"]["uuid"]
     age(database, 2)
     retention.erase_now()
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     assert objects(store) == 1
     hand.finish(hand.claim(uuid))
     age(database, 2)
     retention.erase_now()
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     assert (objects(store), record(api, uuid)["erased"]) == (1, ["references"]), "the result"
     assert api.get(f"/v1/assets/{uuid}/0").status_code == 302
 
 
 def test_the_pictures_of_a_job_go_before_its_own_references(
-    api: TestClient, database: Database, store: ObjectStore, hand: Hand, retention: Retention, sweeper: Sweeper
+    api: TestClient, database: Database, store: ObjectStore, hand: Hand, retention: Retention, cleaner: Cleaner
 ) -> None:
     keep(database, result_days=1, reference_hours=0)
     asked = {"prompt": "like this", "images": [data_uri(picture())], "size": "64x64"}
@@ -112,8 +112,8 @@ def test_the_pictures_of_a_job_go_before_its_own_references(
     assert objects(store) == 2
     age(database, 2)
     retention.erase_now()
-    retention.sweep_leftovers()
-    sweeper.sweep_objects()
+    cleaner.leftovers()
+    cleaner.of_jobs()
     assert record(api, uuid)["erased"] == ["results"]
     assert [key.split("/")[3] for key in store.keys("t/")] == ["0"], "the reference is kept until it is erased"
 

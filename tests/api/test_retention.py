@@ -18,8 +18,8 @@ from tests.api.campaigns_made import files, make, render
 from tests.api.canary import CANARY, QUOTED, age, keep, objects, places, post, record, upload
 from tests.api.samples import Hand
 from tests.making import MODEL
+from workers.cleaning import Cleaner
 from workers.retention import Retention
-from workers.sweeping import Sweeper
 
 
 def test_prompts_go_after_their_days_and_the_rest_stays(
@@ -91,7 +91,7 @@ def test_a_tenant_may_keep_its_prompts_longer(
 
 
 def test_pictures_go_after_their_days(
-    api: TestClient, database: Database, hand: Hand, store: ObjectStore, retention: Retention
+    api: TestClient, database: Database, hand: Hand, store: ObjectStore, retention: Retention, cleaner: Cleaner
 ) -> None:
     keep(database, result_days=7, prompt_days=0)
     old, new = post(api), post(api)
@@ -100,7 +100,7 @@ def test_pictures_go_after_their_days(
     hand.finish(hand.claim(new))
     link = record(api, old)["temporaryUrl"]
     retention.erase_now()
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     told = record(api, old)
     assert (told["status"], told["erased"], told["temporaryUrls"]) == ("SUCCESS", ["results"], [])
     assert told["aiRecordDetail"]["resultObject"] == []
@@ -133,13 +133,19 @@ def test_erased_pictures_are_no_success_without_pictures(
 
 
 def test_a_campaign_keeps_its_pictures_and_texts_until_its_prompts_go(
-    api: TestClient, database: Database, settings: Settings, store: ObjectStore, hand: Hand, retention: Retention
+    api: TestClient,
+    database: Database,
+    settings: Settings,
+    store: ObjectStore,
+    hand: Hand,
+    retention: Retention,
+    cleaner: Cleaner,
 ) -> None:
     made = {"prompt": f"{{product}}, {CANARY}", "references": [upload(api)], "defaults": {"x": CANARY}}
     make(api, **made)
     age(database, 40)
     retention.erase_now()
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     assert objects(store) == 1, "its jobs have not begun"
     render(api, hand)
     age(database, 29)
@@ -151,7 +157,7 @@ def test_a_campaign_keeps_its_pictures_and_texts_until_its_prompts_go(
     render(api, hand)
     age(database, 31)
     retention.erase_now()
-    retention.sweep_leftovers()
+    cleaner.leftovers()
     assert places(database, settings) == []
     assert objects(store) == pictures, "one new picture, and the reference is gone"
     shown = api.get("/v1/campaigns/spring").json()["campaign"]
@@ -183,7 +189,7 @@ def test_records_go_after_their_days_and_the_amounts_stay(
     store: ObjectStore,
     hand: Hand,
     retention: Retention,
-    sweeper: Sweeper,
+    cleaner: Cleaner,
 ) -> None:
     keep(database, record_days=90, prompt_days=0)
     make(api, prompt=f"{{product}}, {CANARY}")
@@ -192,7 +198,7 @@ def test_records_go_after_their_days_and_the_amounts_stay(
     age(database, 91)
     for _ in range(2):
         retention.erase_now()
-    sweeper.sweep_objects()
+    cleaner.of_jobs()
     assert [one["uuid"] for one in api.get("/v1/jobs").json()["data"]] == [waiting]
     assert api.get("/v1/campaigns/spring").status_code == 404
     assert objects(store) == 0
@@ -224,7 +230,7 @@ def test_delete_erases_a_job_everywhere(
 
 
 def test_delete_erases_a_campaign_with_all_its_jobs(
-    api: TestClient, database: Database, settings: Settings, store: ObjectStore, hand: Hand, sweeper: Sweeper
+    api: TestClient, database: Database, settings: Settings, store: ObjectStore, hand: Hand, cleaner: Cleaner
 ) -> None:
     make(api, prompt=f"{{product}}, {CANARY}", tags=[CANARY])
     render(api, hand)
@@ -233,7 +239,7 @@ def test_delete_erases_a_campaign_with_all_its_jobs(
     other = post(api)
     assert api.delete("/v1/campaigns/spring").status_code == 204
     assert api.delete("/v1/campaigns/spring").status_code == 404
-    sweeper.sweep_objects()
+    cleaner.of_jobs()
     assert objects(store) == 0
     assert [one["uuid"] for one in api.get("/v1/jobs").json()["data"]] == [other]
     assert api.delete(f"/v1/jobs/{other}").status_code == 204

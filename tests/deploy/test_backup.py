@@ -21,6 +21,7 @@ from storage.queue import Queue
 from tests.api.samples import Hand, body
 from tests.conftest import ROOT
 from tests.making import own_database
+from workers.cleaning import Cleaner
 from workers.sweeping import Sweeper
 
 GUIDE = (ROOT / "docs" / "guides" / "backup.md").read_text(encoding="utf-8")
@@ -69,8 +70,9 @@ def test_a_restored_farm_goes_on(
         later = api.post("/v1/jobs", json=body()).json()["aiRecord"]["uuid"]
     run(RESTORE, BACKUP=str(backup), RESTORED_URL=restored.url.get_secret_value(), RESTORED_DIR=str(folder))
     new = settings.model_copy(update={"database_url": restored.url, "data_dir": folder})
+    Sweeper(new, restored, Dispatcher(restored, Queue(new), window=2)).sweep()
     store = make_store(new)
-    Sweeper(new, restored, Dispatcher(restored, Queue(new), window=2), store).sweep()
+    Cleaner(new, restored, store).clean()
     with TestClient(create_app(new), headers=headers, follow_redirects=False) as api:
         after = api.get(f"/v1/jobs/{done}").json()["aiRecord"]
         link = after["temporaryUrl"]

@@ -16,17 +16,16 @@ from api.main import create_app
 from fluxfarm.errors import StoreUnavailable
 from fluxfarm.settings import Settings
 from storage.database import Database, connect
-from storage.dispatcher import Dispatcher
 from storage.listening import Notice
 from storage.objects import job_prefix, make_store
-from storage.queue import Queue
 from storage.records import Tenant
 from storage.repository import attempts
 from storage.repository.events import JOB_STOPPED
 from tests.api.samples import Hand, body
 from tests.making import make_job, must_claim
+from workers.cleaning import Cleaner
 from workers.leases import LeaseKeeper
-from workers.sweeping import LOST, POISON, Sweeper
+from workers.sweeping import LOST, POISON
 
 
 @contextmanager
@@ -75,10 +74,7 @@ def test_an_erasure_that_the_store_refused_is_done_later(
     assert list(store.keys(job_prefix(tenant.id, uuid))) != []
     with database.engine.begin() as connection:
         connection.execute(text("UPDATE erasures SET erased_at = now() - interval '1 hour'"))
-    queue = Queue(settings)
-    sweeper = Sweeper(settings, database, Dispatcher(database, queue, window=2), store)
-    sweeper.sweep_objects()
+    Cleaner(settings, database, store).clean()
     left = list(store.keys(job_prefix(tenant.id, uuid)))
-    queue.close()
     store.close()
     assert left == []

@@ -12,13 +12,14 @@ from fluxfarm.settings import Settings
 from storage.database import Database
 from storage.dispatcher import Dispatcher
 from storage.objects import ObjectStore, make_store, object_key
+from storage.objects_local import LocalStore
 from storage.queue import Queue
 from storage.records import Tenant
 from storage.repository import idempotency
 from storage.repository.idempotency import Taken
 from tests.making import QUEUE, make_job, must_claim, read_job, state
 from workers import scheduler
-from workers.retention import Retention
+from workers.cleaning import Cleaner
 from workers.sweeping import Sweeper
 
 
@@ -28,13 +29,18 @@ def store(settings: Settings) -> ObjectStore:
 
 
 @pytest.fixture
-def sweeper(settings: Settings, database: Database, store: ObjectStore) -> Sweeper:
+def sweeper(settings: Settings, database: Database) -> Sweeper:
     quick = settings.model_copy(update={"lease": 0.001})
-    return Sweeper(quick, database, Dispatcher(database, Queue(settings), window=2), store)
+    return Sweeper(quick, database, Dispatcher(database, Queue(settings), window=2))
+
+
+@pytest.fixture
+def cleaner(settings: Settings, database: Database, store: ObjectStore) -> Cleaner:
+    return Cleaner(settings.model_copy(update={"lease": 0.001}), database, store)
 
 
 def test_objects_of_a_dead_attempt_are_swept_and_the_winners_stay(
-    database: Database, tenant: Tenant, store: ObjectStore, sweeper: Sweeper
+    database: Database, tenant: Tenant, store: ObjectStore, sweeper: Sweeper, cleaner: Cleaner
 ) -> None:
     job = make_job(database, tenant)
     must_claim(database, job.uuid, lease=0.001)
@@ -44,14 +50,12 @@ def test_objects_of_a_dead_attempt_are_swept_and_the_winners_stay(
     time.sleep(0.02)
     assert sweeper.expire_leases() == 1
     time.sleep(0.02)
-    assert sweeper.sweep_objects() == 1
+    assert cleaner.of_attempts() == 1
     assert list(store.keys("t/")) == [kept]
-    assert sweeper.sweep_objects() == 0
+    assert cleaner.of_attempts() == 0
 
 
-def test_one_sweep_deletes_more_than_a_batch(
-    database: Database, tenant: Tenant, sweeper: Sweeper, settings: Settings, store: ObjectStore
-) -> None:
+def test_one_round_deletes_more_than_a_batch(database: Database, tenant: Tenant, cleaner: Cleaner) -> None:
     fill = """
         INSERT INTO {0} SELECT gen_random_uuid(), :tenant, now() - interval '1 hour' FROM generate_series(1, 250)
     """
@@ -59,8 +63,7 @@ def test_one_sweep_deletes_more_than_a_batch(
         for into in ("erasures (job_uuid, tenant_id, erased_at)", "leftovers (path, tenant_id, since)"):
             connection.execute(text(fill.format(into)), {"tenant": tenant.id})
         connection.execute(text("UPDATE leftovers SET path = 't/' || path || '/'"))
-    assert sweeper.sweep_objects() == 250
-    assert Retention(settings, database, store).sweep_leftovers() == 250
+    assert not cleaner.clean()
     with database.engine.connect() as connection:
         left = connection.scalar(text("SELECT (SELECT count(*) FROM erasures) + (SELECT count(*) FROM leftovers)"))
     assert left == 0
@@ -94,6 +97,40 @@ def test_the_scheduler_sends_what_nobody_sent(database: Database, tenant: Tenant
     problem = read_job(database, late).problem
     assert problem is not None
     assert problem.code == "deadline"
+
+
+def test_a_store_that_is_silent_holds_up_neither_leases_nor_tickets(
+    database: Database, tenant: Tenant, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> int:
+        asked.set()
+        answered.wait(20)
+        return 0
+
+    monkeypatch.setattr(LocalStore, "delete_prefix", wait)
+    erased, lost = make_job(database, tenant), make_job(database, tenant)
+    with database.engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO erasures VALUES (:uuid, :tenant, now() - interval '1 hour')"),
+            {"uuid": erased.uuid, "tenant": tenant.id},
+        )
+    ended = threading.Event()
+    quick = settings.model_copy(update={"sweep_interval": 0.1})
+    thread = threading.Thread(target=scheduler.run, args=(quick, ended))
+    thread.start()
+    try:
+        assert asked.wait(10)
+        must_claim(database, lost.uuid, lease=0.001)
+        end = time.monotonic() + 10
+        while state(database, lost) is not JobState.QUEUED and time.monotonic() < end:
+            time.sleep(0.05)
+        assert state(database, lost) is JobState.QUEUED
+    finally:
+        answered.set()
+        ended.set()
+        thread.join(timeout=10)
 
 
 def test_idempotency_keys_are_forgotten_in_time(database: Database, tenant: Tenant, sweeper: Sweeper) -> None:
