@@ -15,12 +15,11 @@ from playwright.sync_api import Browser, Page, expect
 from fluxfarm.scopes import Scope
 from storage.repository import tenants
 from tests.clients.conftest import Place
-from tests.conftest import ROOT
 from tests.dashboard.browsing import Watched, axe, beyond, log_in, serious, watched
+from tests.dashboard.test_campaigns import DROPPED, SALE, WITH_PICTURES
 from tests.e2e.farms import wait_for
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
-SALE = ROOT / "examples" / "summer-sale"
 PAGES = (
     *(
         "/",
@@ -118,13 +117,13 @@ def test_the_example_campaign_is_run_reviewed_by_keyboard_and_exported(desk: Wat
     page = desk.page()
     log_in(page, place.url, place.key)
     page.goto(f"{place.url}/dashboard/new-campaign")
-    spec = (SALE / "campaign.yaml").read_text(encoding="utf-8").replace("steps: 2", "steps: 1")
+    spec = WITH_PICTURES + "steps: 1\n"
     rows = "\n".join((SALE / "products.csv").read_text(encoding="utf-8").splitlines()[:4])
     dropped: Any = [
         {"name": "campaign.yaml", "mimeType": "application/yaml", "buffer": spec.encode()},
         {"name": "products.csv", "mimeType": "text/csv", "buffer": rows.encode()},
         *(
-            {"name": name, "mimeType": "image/png", "buffer": (SALE / name).read_bytes()}
+            {"name": name, "mimeType": "image/png", "buffer": (DROPPED / name).read_bytes()}
             for name in ("logo.png", "beach.png")
         ),
     ]
@@ -170,7 +169,7 @@ def test_the_example_campaign_is_run_reviewed_by_keyboard_and_exported(desk: Wat
     with page.expect_download() as download:
         page.get_by_role("link", name="Approved only").click()
     with zipfile.ZipFile(download.value.path()) as archive:
-        assert "SUN-100/garden-chair-square.png" in archive.namelist()
+        assert "SUN-100/coffee-mug-square.png" in archive.namelist()
         assert len(archive.namelist()) == 3
     desk.check(page)
 

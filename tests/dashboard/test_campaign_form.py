@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from api.dashboard.campaign_form import Fields, name_of_rows
 from fluxfarm.campaigns.source import read_source
-from tests.dashboard.test_campaigns import SALE, send
+from tests.dashboard.test_campaigns import DROPPED, SALE, send
 from tests.dashboard.test_pages import check_page
 
 ROWS = "sku,colour\nA1,red\nB2,<b>blue</b>\n"
@@ -54,7 +54,7 @@ def test_the_form_is_planned_and_run(browser: TestClient) -> None:
 
 def test_the_form_goes_on_as_the_document_that_it_makes(browser: TestClient) -> None:
     ticked = FIELDS | {"prompt": "a {colour} mug\r\non wood", "drafts": "yes", "review": "yes", "do": "write"}
-    picture = ("dropped", ("logo.png", (SALE / "logo.png").read_bytes()))
+    picture = ("dropped", ("logo.png", (DROPPED / "logo.png").read_bytes()))
     page = send(browser, data=ticked, files=[picture])
     assert page.status_code == 200
     check_page(page)
@@ -67,13 +67,13 @@ def test_the_form_goes_on_as_the_document_that_it_makes(browser: TestClient) -> 
 
 
 def test_a_picture_whose_name_has_braces_is_no_placeholder(browser: TestClient) -> None:
-    picture = ("dropped", ("logo{1}.png", (SALE / "logo.png").read_bytes()))
+    picture = ("dropped", ("logo{1}.png", (DROPPED / "logo.png").read_bytes()))
     page = send(browser, data=FIELDS | {"do": "plan"}, files=[picture])
     assert (page.status_code, "2 rows x 4 placements" in page.text) == (200, True)
 
 
 def test_a_dropped_picture_is_taken_away_again(browser: TestClient) -> None:
-    logo = (SALE / "logo.png").read_bytes()
+    logo = (DROPPED / "logo.png").read_bytes()
     page = send(browser, data=FIELDS | {"do": "plan"}, files=[("dropped", (name, logo)) for name in ("a.png", "b.png")])
     assert re.findall('name="without" value="([^"]+)"', page.text) == ["a.png", "b.png"]
     check_page(page)

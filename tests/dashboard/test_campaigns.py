@@ -21,6 +21,8 @@ from tests.dashboard.conftest import log_in
 from tests.dashboard.test_pages import check_page
 
 SALE = ROOT / "examples" / "summer-sale"
+DROPPED = ROOT / "tests" / "dashboard" / "dropped"  #: pictures that people drop beside a campaign
+WITH_PICTURES = f"{(SALE / 'campaign.yaml').read_text(encoding='utf-8')}\nreferences: [logo.png, beach.png]\n"
 SPEC = """\
 name: spring
 model: fluxfarm/flux-2-klein-small
@@ -54,9 +56,10 @@ def verdicts(browser: TestClient) -> list[str | None]:
 
 
 def test_the_example_is_dropped_planned_and_run(browser: TestClient) -> None:
+    others = (SALE / "products.csv", DROPPED / "logo.png", DROPPED / "beach.png")
     dropped = [
-        ("dropped", (path.name, path.read_bytes()))
-        for path in (SALE / "campaign.yaml", SALE / "products.csv", SALE / "logo.png", SALE / "beach.png")
+        ("dropped", ("campaign.yaml", WITH_PICTURES.encode())),
+        *(("dropped", (path.name, path.read_bytes())) for path in others),
     ]
     plan = send(browser, files=dropped, data={"do": "plan"})
     assert plan.status_code == 200, plan.text
@@ -111,7 +114,9 @@ def test_without_a_specification_nothing_is_run(browser: TestClient) -> None:
 
 
 def test_a_long_name_of_a_file_keeps_its_ending(browser: TestClient) -> None:
-    page = send(browser, FORM | {"do": "plan"}, [("dropped", (f"{'a' * 300}.png", (SALE / "logo.png").read_bytes()))])
+    page = send(
+        browser, FORM | {"do": "plan"}, [("dropped", (f"{'a' * 300}.png", (DROPPED / "logo.png").read_bytes()))]
+    )
     assert page.status_code == 200
     assert f"{'a' * 196}.png" in page.text
 
