@@ -5,7 +5,6 @@ Chinese, Japanese, Korean, Thai and their like do not part words as others do: t
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,9 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import regex
+
 from fluxfarm.errors import InvalidField
 
 LONGEST: Final = 200  #: characters of one entry
+PATIENCE: Final = 0.5  #: seconds for one entry; an expression that nests its repeats could look for years
 #: letters of scripts that put no space between words (or join endings to them): Thai to Khmer, kana, Han, Hangul
 JOINED: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -78,26 +80,36 @@ class DenyList:
         return DenyList(self.entries + other.entries)
 
     @cached_property
-    def _patterns(self) -> list[re.Pattern[str]]:
+    def _patterns(self) -> list[regex.Pattern[str]]:
         return [_pattern(entry, "") for entry in self.entries]
 
     def find(self, prompt: str) -> int | None:
-        """The place of the first entry that the prompt holds, from 0; None: it holds none."""
+        """The place of the first entry that the prompt holds, from 0; None: it holds none.
+
+        What cannot be decided in ``PATIENCE`` counts as held: the prompt is refused, and the worker goes on.
+        """
         text = plain(prompt)
-        return next((number for number, pattern in enumerate(self._patterns) if pattern.search(text)), None)
+        return next((number for number, pattern in enumerate(self._patterns) if _holds(pattern, text)), None)
 
 
-def _pattern(entry: str, param: str) -> re.Pattern[str]:
+def _holds(pattern: regex.Pattern[str], text: str) -> bool:
+    try:
+        return pattern.search(text, timeout=PATIENCE) is not None
+    except TimeoutError:
+        return True
+
+
+def _pattern(entry: str, param: str) -> regex.Pattern[str]:
     if not 1 <= len(entry) <= LONGEST:
         raise InvalidField(f"An entry has 1 to {LONGEST} characters.", param=param)
     if entry.startswith("/") and entry.endswith("/") and len(entry) > 2:  # noqa: PLR2004 - the two slashes
         try:
-            return re.compile(entry[1:-1], re.IGNORECASE)
-        except (re.error, OverflowError, RecursionError) as error:
+            return regex.compile(entry[1:-1], regex.IGNORECASE)
+        except (regex.error, OverflowError, RecursionError) as error:
             raise InvalidField(f"{entry} is no regular expression: {error}.", param=param) from None
     words = plain(entry)
     if not words:
         raise InvalidField("An entry without a letter would be in every prompt.", param=param)
-    before = "" if re.match(f"[{JOINED}]", words) else f"(?<!{APART})"
-    after = "" if re.search(f"[{JOINED}]$", words) else f"(?!{APART})"
-    return re.compile(f"{before}{re.escape(words)}{after}")
+    before = "" if regex.match(f"[{JOINED}]", words) else f"(?<!{APART})"
+    after = "" if regex.search(f"[{JOINED}]$", words) else f"(?!{APART})"
+    return regex.compile(f"{before}{regex.escape(words)}{after}")

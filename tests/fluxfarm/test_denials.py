@@ -56,6 +56,13 @@ def test_an_entry_that_is_none_is_named(entry: str) -> None:
     assert caught.value.param == "safety.deny.1"
 
 
+def test_an_expression_that_would_look_for_years_counts_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fluxfarm.denials.PATIENCE", 0.05)
+    slow = DenyList(("fox", r"/(a|aa)+(b|\1)$/"))
+    assert slow.find("a fine day") is None
+    assert slow.find("a" * 200 + " day") == 1
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes("Bj\xf6rk".encode("latin-1"))
     for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "directory"), (tmp_path / "latin", "UTF-8")):
