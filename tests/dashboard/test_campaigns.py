@@ -75,6 +75,9 @@ def test_the_example_is_dropped_planned_and_run(browser: TestClient) -> None:
         assert found is not None
         fields[name] = unescape(found[1])
     assert set(fields["files"].split('"')) >= {"logo.png", "beach.png"}
+    less = send(browser, data=fields | {"without": "beach.png", "do": "plan"})
+    assert re.findall('name="without" value="([^"]+)"', less.text) == ["logo.png"]
+    assert "beach.png" in less.text, "the specification still names it, which is said"
     made = send(browser, data=fields | {"do": "run"})
     assert made.headers["location"] == "/dashboard/campaigns/summer-sale"
     again = send(browser, data=fields | {"do": "run"})
