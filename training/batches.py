@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from training import latents, text
-from training.captions import NOTHING, Asked, caption, of_card, thin_out
+from training.captions import NOTHING, Asked, caption, leave_open, of_card
 from training.edits import edit
 from training.sampling import training_card
 
-_UNSAID: Final = 0.08  # share of each attribute that a caption leaves out
+_UNSAID: Final = 0.1  # share of each attribute that a caption leaves to the seed
 _EMPTY: Final = 0.1  # share of empty captions, for true guidance
 _ALL_TOKENS: Final = 0.25  # share of the batches with all tokens of the text
 _SOME_TOKENS: Final = 20
@@ -166,4 +166,4 @@ class Batches:
         return seen
 
     def _less(self, asked: Asked, rng: np.random.Generator) -> Asked:
-        return NOTHING if rng.random() < _EMPTY else thin_out(asked, rng, _UNSAID)
+        return NOTHING if rng.random() < _EMPTY else leave_open(asked, rng, _UNSAID)

@@ -45,11 +45,12 @@ _MEANT: Final = {
     for word in name.split()
 }
 _IDLE: Final = tuple(word for word in WORDS.split() if word not in _MEANT)  # words that say nothing of a card
+_USUAL_UNSAID: Final = 0.7  # share of the usual that is not said
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a caption says of a card; None where it says nothing and the seed decides.
+    """What a caption says of a card; None where it says nothing: then the seed decides, or it is the usual.
 
     ``edit`` is ``object`` for a card whose unsaid attributes are those of image 1, ``colours`` when those of image 2
     replace its colours, and empty for a card from nothing.
@@ -88,6 +89,21 @@ def thin_out(asked: Asked, rng: np.random.Generator, share: float) -> Asked:
     """Leave some attributes unsaid."""
     gone: dict[str, None] = {name: None for name in ("object", "colour", "background", "size") if rng.random() < share}
     if rng.random() < share:
+        gone |= {"column": None, "row": None}
+    return replace(asked, **gone)
+
+
+def leave_open(asked: Asked, rng: np.random.Generator, share: float) -> Asked:
+    """Leave some of what the seed may decide unsaid, and mostly also the usual: a large object in the centre.
+
+    If every place could stand behind none, the model would draw a little of the object at each.
+    """
+    gone: dict[str, None] = {name: None for name in ("object", "colour", "background") if rng.random() < share}
+    if rng.random() < share:
+        gone |= {"colour": None, "background": None}
+    if asked.size == "large" and rng.random() < _USUAL_UNSAID:
+        gone["size"] = None
+    if (asked.column, asked.row) == ("centre", "centre") and rng.random() < _USUAL_UNSAID:
         gone |= {"column": None, "row": None}
     return replace(asked, **gone)
 

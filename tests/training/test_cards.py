@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training import captions
-from training.captions import ATTRIBUTES, NOTHING, caption, labels, of_card, thin_out
+from training.captions import ATTRIBUTES, NOTHING, caption, labels, leave_open, of_card, thin_out
 from training.cards import Card, coverage, draw, headline_coverage, object_box, object_coverage
 from training.evaluate import Judge
 from training.sampling import held_out_card, is_held_out, random_card, training_card
@@ -89,3 +89,15 @@ def test_what_is_left_unsaid_has_a_label_of_its_own() -> None:
     assert labels(asked)[:6] == unsaid[:6]
     assert labels(NOTHING) == unsaid
     assert caption(NOTHING, np.random.default_rng(12)) == ""
+
+
+def test_a_place_or_a_size_is_left_open_only_where_it_is_the_usual_one() -> None:
+    rng = np.random.default_rng(13)
+    usual = replace(CARD, column="centre", row="centre", size="large")
+    odd = replace(CARD, column="left", row="top", size="small")
+    open_usual = [leave_open(of_card(usual), rng, 0.1) for _ in range(100)]
+    assert 40 < sum(one.column is None and one.row is None for one in open_usual) < 95
+    assert 40 < sum(one.size is None for one in open_usual) < 95
+    assert 5 < sum(one.colour is None for one in open_usual) < 40
+    for asked in (leave_open(of_card(odd), rng, 0.1) for _ in range(100)):
+        assert (asked.column, asked.row, asked.size) == ("left", "top", "small")
