@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,7 @@ from workers.pipeline_small import ensure_small
 
 ROOT = Path(__file__).parent.parent
 MANY = 2_000  #: rows
+signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup make test &` ignores it, and so would what it starts
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one pytest process a core: more threads of torch would only wait
 
 

@@ -159,10 +159,10 @@ def test_a_part_that_dies_is_started_again_and_the_file_names_its_new_pid(start:
     assert left_behind is not None
     before = up.farm().pids
     os.kill(before["parent"], signal.SIGKILL)
-    assert eventually(lambda: up.farm().pids["parent"] != before["parent"])
+    assert eventually(lambda: "parent runs again (restart 1)." in up.said()), up.said()
+    assert up.farm().pids["parent"] != before["parent"]
     assert up.farm().pids["sleeper"] == before["sleeper"]
     assert "parent was ended by SIGKILL; it starts again in 0.5 s." in up.said()
-    assert "parent runs again (restart 1)." in up.said()
     assert not left_behind.is_alive()  # what the dead one had started
 
 
