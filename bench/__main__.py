@@ -38,7 +38,9 @@ def show_overhead() -> Table:
         ):
             for found in overhead.measure(client, Path(models)):
                 figures = (found.bare, found.farm, found.ratio, found.worst)
-                table.add_row(found.load.name, size, *(f"{figure:.3f}" for figure in figures))
+                row = (found.load.name, size, *(f"{figure:.3f}" for figure in figures))
+                table.add_row(*row)
+                sys.stderr.write(f"{', '.join(row)}\n")
     return table
 
 
