@@ -32,10 +32,13 @@ class Dispatcher:
         """Whether a dispatch would send something."""
         return window.room(self._window) > 0
 
-    def dispatch(self, queue: str) -> int:
-        """Send tickets for the next jobs of one queue; gives how many were sent."""
+    def dispatch(self, queue: str, *, least: float = 0.0) -> int:
+        """Send tickets for the next jobs of one queue; gives how many were sent.
+
+        Below a share ``least`` of the window it is not worth the while: the tickets that are out last for longer.
+        """
         with self._database.transaction() as session:
-            room = dispatch.room(session, queue, self._window)
+            room = dispatch.room(session, queue, self._window, least=least)
             chosen = dispatch.pick(session, queue, room) if room else []
         unsent = [uuid for uuid in chosen if not self._queue.enqueue(queue, uuid)]
         if unsent:

@@ -173,11 +173,12 @@ class LeaseKeeper:
         if progress is None or progress == held.reported or held.stopped is not None:
             return
         claim = held.claim
-        with self._database.transaction() as session:
+        with self._database.statements() as session:
             counts = attempts.report(session, claim.uuid, claim.attempt, *progress)
-            why = None if counts else _why(session, claim)
         held.reported = progress
-        if why is not None:
+        if not counts:
+            with self._database.transaction() as session:
+                why = _why(session, claim)
             held.stop(why)
 
     def _renew(self, now: float) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NOTHING: Final = "nothing to do"  #: a doubled or late ticket
 SIGHT: Final = 4  #: jobs whose prompts are encoded before their turn
+REFILL: Final = 0.5  #: share of the window that must be free before a worker sends tickets
 
 log = structlog.get_logger()
 
@@ -153,8 +154,8 @@ def _reference(worker: RenderWorker, held: Held, key: str) -> bytes:
 
 
 def _send_next(worker: RenderWorker, queue: str) -> None:
-    """A place in the window is free: send the next ticket now, not in a second."""
+    """Places in the window are free: send the next tickets now, not in a second, but not one by one."""
     try:
-        worker.dispatcher.dispatch(queue)
+        worker.dispatcher.dispatch(queue, least=REFILL)
     except FluxfarmError as error:
         log.warning("dispatch_postponed", code=error.code)

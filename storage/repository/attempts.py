@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Interval, delete, func, literal, select, text, tuple_, update
@@ -139,18 +139,27 @@ def renew(session: Session, held: Sequence[tuple[UUID, int]], lease: float) -> s
     return {(row.uuid, row.attempt) for row in rows}
 
 
+REPORT: Final = text("""
+    WITH changed AS (
+        UPDATE jobs SET step = :step, steps = :steps
+         WHERE uuid = :uuid AND attempt = :attempt AND status = 'RUNNING'
+        RETURNING uuid, step, steps
+    ),
+    noted AS (
+        INSERT INTO events (job_uuid, kind, payload)
+        SELECT uuid, 'progress', jsonb_build_object('step', step, 'steps', steps) FROM changed
+    )
+    SELECT pg_notify(:channel, uuid::text) FROM changed
+""")
+
+
 def report(session: Session, uuid: UUID, attempt: int, step: int, steps: int) -> bool:
-    """Note the progress; False: the attempt is no longer the one that counts."""
-    changed = session.execute(
-        update(Job)
-        .where(Job.uuid == uuid, Job.attempt == attempt, Job.status == JobState.RUNNING)
-        .values(step=step, steps=steps)
-        .returning(Job.uuid)
-    ).scalar_one_or_none()
-    if changed is None:
-        return False
-    events.add(session, uuid, "progress", {"step": step, "steps": steps})
-    return True
+    """Note the progress; False: the attempt is no longer the one that counts.
+
+    One plain statement, which may stand alone: it is made beside a render, whose thread waits for this one's Python.
+    """
+    told = {"uuid": uuid, "attempt": attempt, "step": step, "steps": steps, "channel": events.JOB_CHANGED}
+    return session.execute(REPORT, told).first() is not None
 
 
 def revise(session: Session, claimed: Claim, prompt: str) -> bool:

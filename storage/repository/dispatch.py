@@ -42,9 +42,11 @@ class Window:
     sent: int
     slots: int
 
-    def room(self, multiple: float) -> int:
-        """How many tickets may be sent now; the window is this multiple of the slots."""
-        return max(0, max(SMALLEST_WINDOW, math.ceil(multiple * self.slots)) - self.sent)
+    def room(self, multiple: float, *, least: float = 0.0) -> int:
+        """How many tickets may be sent now: none below the share ``least`` of the window, a multiple of the slots."""
+        whole = max(SMALLEST_WINDOW, math.ceil(multiple * self.slots))
+        room = max(0, whole - self.sent)
+        return room if room >= least * whole else 0
 
 
 #: a window, for the queue of a row of ``jobs``
@@ -68,10 +70,10 @@ WINDOW: Final = (
 )
 
 
-def room(session: Session, queue: str, multiple: float) -> int:
+def room(session: Session, queue: str, multiple: float, *, least: float = 0.0) -> int:
     """How many tickets may be sent now: none when the window is full or nothing waits. One round trip."""
     row = session.execute(WINDOW, {"queue": queue}).one_or_none()
-    return 0 if row is None else Window(*row).room(multiple)
+    return 0 if row is None else Window(*row).room(multiple, least=least)
 
 
 def in_flight(session: Session, queue: str) -> int:
