@@ -77,6 +77,19 @@ def test_only_a_window_goes_to_the_broker(
     assert tickets(settings)[-1] == str(made[6])
 
 
+def test_a_worker_sends_tickets_when_half_of_the_window_is_free(
+    database: Database, tenant: Tenant, dispatcher: Dispatcher
+) -> None:
+    made = [make_job(database, tenant).uuid for _ in range(20)]
+    add_worker(database, slots=3)
+    assert dispatcher.dispatch(QUEUE, least=0.5) == 6
+    sent = []
+    for uuid in made[:6]:
+        assert claim(database, uuid) is not None
+        sent.append(dispatcher.dispatch(QUEUE, least=0.5))
+    assert sent == [0, 0, 3, 0, 0, 3]
+
+
 def test_lanes_then_priority_then_age(database: Database, tenant: Tenant) -> None:
     bulk = make_job(database, tenant, lane=Lane.BULK)
     old = make_job(database, tenant)
