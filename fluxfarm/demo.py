@@ -39,7 +39,7 @@ RENDER_TIMEOUT: Final = 120.0  #: seconds
 TICK: Final = 0.1  #: seconds between two looks for the farm
 STOP: Final[Steps] = ((signal.SIGTERM, 40.0), (signal.SIGKILL, 5.0))
 FORBIDDEN: Final = 403
-LINK_TTL: Final = 4  #: seconds; short, so that the demo can show a link expire
+LINK_TTL: Final = 3  #: seconds; short, so that the demo can show a link expire
 
 
 def run(settings: Settings) -> int:
@@ -155,8 +155,9 @@ def _check(record: dict[str, Any]) -> Path:
     with httpx.Client(timeout=60.0, trust_env=False) as anybody:
         replies = [anybody.get(one).raise_for_status() for one in record["temporaryUrls"]]
         altered = anybody.get(link[:-1] + ("0" if link[-1] != "0" else "1"))
-        time.sleep(LINK_TTL + 1)
-        expired = anybody.get(link)
+        until = time.monotonic() + LINK_TTL + 1
+        while not (expired := anybody.get(link)).is_error and time.monotonic() < until:
+            time.sleep(TICK)
     pictures = [Image.open(io.BytesIO(reply.content)) for reply in replies]
     found = [(picture.format, *picture.size) for picture in pictures]
     if found != [("WEBP", *SIZE)] * COUNT:
