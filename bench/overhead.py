@@ -29,7 +29,7 @@ class Load:
     jobs: int
 
 
-LOADS = (Load("128 px, 8 steps", 128, 8, 16), Load("256 px, 8 steps, about 1 s", 256, 8, 8))
+LOADS = (Load("128 px, 8 steps", 128, 8, 16), Load("256 px, 8 steps", 256, 8, 8))
 
 
 @dataclass(frozen=True, slots=True)
