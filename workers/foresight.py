@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -29,15 +29,22 @@ Upcoming = Callable[[], Sequence[RenderRequest]]  #: who is likely next
 log = structlog.get_logger()
 
 
+class Device(Protocol):
+    """What is drawn on."""
+
+    def locked(self) -> bool:
+        """Whether somebody draws or loads."""
+
+
 class Foresight:
     """One for a worker process; no two slots look ahead at once."""
 
-    def __init__(self, settings: Settings, residents: Residents, watchdog: Watchdog, turn: threading.Lock) -> None:
-        """``turn`` is the lock of the device."""
+    def __init__(self, settings: Settings, residents: Residents, watchdog: Watchdog, device: Device) -> None:
+        """``device`` says whether another slot draws on it."""
         self._settings = settings
         self._residents = residents
         self._watchdog = watchdog
-        self._turn = turn
+        self._device = device
         self._one = threading.Lock()
         self._rests_until = 0.0
 
@@ -75,7 +82,7 @@ class Foresight:
     def _may(self, slug: str) -> Pipeline | None:
         """The model, if a prompt may be encoded with it now."""
         pipeline = self._residents.pipelines.get(slug)
-        if pipeline is None or not self._is_wanted(pipeline) or not self._turn.locked():
+        if pipeline is None or not self._is_wanted(pipeline) or not self._device.locked():
             return None
         if self._residents.loading is not None or time.monotonic() < self._rests_until:
             return None

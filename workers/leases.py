@@ -20,9 +20,10 @@ from storage.listening import Notice, listen
 from storage.repository import attempts, jobs
 from storage.repository.calls import CALL_HINT
 from storage.repository.events import EVERY_ATTEMPT, JOB_STOPPED
+from storage.repository.progress import Progress, report
 from storage.repository.turns import Claim
 
-PROGRESS_INTERVAL: Final = 0.25  #: seconds between two writes of one job's progress
+PROGRESS_INTERVAL: Final = 0.5  #: seconds between two writes of progress; each takes the renderer some of Python's time
 RECONNECT_PAUSE: Final = 0.5  #: seconds
 
 log = structlog.get_logger()
@@ -160,26 +161,30 @@ class LeaseKeeper:
             return list(self._held.values())
 
     def _tick(self) -> None:
-        for held in self._snapshot():
-            self._report(held)
+        self._report()
         now = time.monotonic()
         if now - self._renewed_at >= self._renewal:
             self._renew(now)
             self._beat()
             self._renewed_at = now
 
-    def _report(self, held: Held) -> None:
-        progress = held.progress
-        if progress is None or progress == held.reported or held.stopped is not None:
+    def _report(self) -> None:
+        moved = [
+            (held, progress)
+            for held in self._snapshot()
+            if (progress := held.progress) is not None and progress != held.reported and held.stopped is None
+        ]
+        if not moved:
             return
-        claim = held.claim
         with self._database.statements() as session:
-            counts = attempts.report(session, claim.uuid, claim.attempt, *progress)
-        held.reported = progress
-        if not counts:
-            with self._database.transaction() as session:
-                why = _why(session, claim)
-            held.stop(why)
+            kept = report(
+                session, [Progress(held.claim.uuid, held.claim.attempt, *progress) for held, progress in moved]
+            )
+        for held, progress in moved:
+            held.reported = progress
+            if (held.claim.uuid, held.claim.attempt) not in kept:
+                with self._database.transaction() as session:
+                    held.stop(_why(session, held.claim))
 
     def _renew(self, now: float) -> None:
         held = self._snapshot()

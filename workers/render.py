@@ -33,19 +33,20 @@ log = structlog.get_logger()
 def render_next(worker: RenderWorker, queue: str, ticket: UUID) -> str:
     """Render the job whose turn it is on the ticket's queue, and those that follow it; gives a word for Flower.
 
-    The device's lock is taken before the jobs are claimed, so that no lease is held while waiting; it is free again
-    before the pictures are encoded, so that the next jobs are drawn meanwhile.
+    The jobs are claimed when the device is free or only finishes a picture, so that no lease is held while waiting;
+    it is free again before the pictures are encoded, so that the next jobs are drawn meanwhile.
     """
     held: list[Held] = []
     _look_ahead(worker, queue, ticket)
     try:
-        with worker.provider.turn():
+        with worker.provider.turn() as take_device:
             if worker.retiring:
                 hand_back(worker, queue, ticket)  # another worker has it
                 return NOTHING
             held = _claim(worker, queue, ticket)
             if not held:
                 return NOTHING
+            take_device()
             asks_elsewhere = held[0].claim.request.prompt_upsampling and bool(worker.settings.upsampling_url)
             drawn = [] if asks_elsewhere else _draw(worker, held)
         if asks_elsewhere:  # the device is free for others while the prompt is rewritten
@@ -100,7 +101,8 @@ def _draw_rewritten(worker: RenderWorker, held: Held) -> Drawn | FluxfarmError:
     try:
         with faults_as_errors():
             upsample(worker, held, lambda: by_chat(worker.settings, request.prompt, request.seeds[0]))
-        with worker.provider.turn():
+        with worker.provider.turn() as take_device:
+            take_device()
             held.check()
             return _draw_one(worker, held)
     except FluxfarmError as error:

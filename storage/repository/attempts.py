@@ -1,4 +1,4 @@
-"""Jobs as their workers see them: claim, renew, report, finish; each write is fenced by (uuid, attempt, RUNNING)."""
+"""Jobs as their workers see them: claim, renew, finish; each write is fenced by (uuid, attempt, RUNNING)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Interval, delete, func, literal, select, text, tuple_, update
@@ -137,29 +137,6 @@ def renew(session: Session, held: Sequence[tuple[UUID, int]], lease: float) -> s
         .returning(Job.uuid, Job.attempt)
     )
     return {(row.uuid, row.attempt) for row in rows}
-
-
-REPORT: Final = text("""
-    WITH changed AS (
-        UPDATE jobs SET step = :step, steps = :steps
-         WHERE uuid = :uuid AND attempt = :attempt AND status = 'RUNNING'
-        RETURNING uuid, step, steps
-    ),
-    noted AS (
-        INSERT INTO events (job_uuid, kind, payload)
-        SELECT uuid, 'progress', jsonb_build_object('step', step, 'steps', steps) FROM changed
-    )
-    SELECT pg_notify(:channel, uuid::text) FROM changed
-""")
-
-
-def report(session: Session, uuid: UUID, attempt: int, step: int, steps: int) -> bool:
-    """Note the progress; False: the attempt is no longer the one that counts.
-
-    One plain statement, which may stand alone: it is made beside a render, whose thread waits for this one's Python.
-    """
-    told = {"uuid": uuid, "attempt": attempt, "step": step, "steps": steps, "channel": events.JOB_CHANGED}
-    return session.execute(REPORT, told).first() is not None
 
 
 def revise(session: Session, claimed: Claim, prompt: str) -> bool:

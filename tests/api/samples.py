@@ -20,6 +20,7 @@ from storage.database import Database
 from storage.objects import ObjectStore, object_key
 from storage.records import Attempt, Base, Event, Image, Job, Reference
 from storage.repository import attempts, turns
+from storage.repository.progress import Progress, report
 from storage.repository.turns import Claim, Claimant
 
 SMALL = "fluxfarm/flux-2-klein-small"
@@ -62,7 +63,7 @@ class Hand:
 
     def report(self, claimed: Claim, step: int, steps: int) -> None:
         with self.database.transaction() as session:
-            assert attempts.report(session, claimed.uuid, claimed.attempt, step, steps)
+            assert report(session, [Progress(claimed.uuid, claimed.attempt, step, steps)])
 
     def fail(self, claimed: Claim, problem: Problem = BROKEN) -> None:
         with self.database.transaction() as session:

@@ -17,6 +17,7 @@ from storage.database import Database
 from storage.repository import attempts, dispatch, followers, jobs, turns
 from storage.repository.attempts import Outcome
 from storage.repository.jobs import NewJob
+from storage.repository.progress import Progress, report
 from storage.repository.turns import Claim as RealClaim
 from storage.repository.turns import Claimant
 from tests.making import make_request
@@ -234,7 +235,8 @@ class Pair:
 
     def _report(self, session: Session, index: int, step: int) -> tuple[Any, Any]:
         mine, real = self._held(index)
-        return self.twin.report(mine, step, 6), attempts.report(session, real.uuid, real.attempt, step, 6)
+        told = Progress(real.uuid, real.attempt, step, 6)
+        return self.twin.report(mine, step, 6), report(session, [told]) == {(real.uuid, real.attempt)}
 
     def _finish(self, session: Session, index: int, images: int, render: float) -> tuple[Any, Any]:
         mine, real = self._held(index)

@@ -15,6 +15,7 @@ from storage.database import Database
 from storage.records import Job, Tenant
 from storage.repository import attempts, dispatch, events
 from storage.repository.attempts import Outcome
+from storage.repository.progress import Progress, report
 from storage.repository.turns import Claim
 from tests.making import claim, make_job, must_claim, read_job, state
 
@@ -102,7 +103,7 @@ def test_a_zombie_changes_nothing(database: Database, tenant: Tenant) -> None:
     second = must_claim(database, job.uuid)
     assert second.attempt == 2
     with database.transaction() as session:
-        assert not attempts.report(session, zombie.uuid, zombie.attempt, 1, 2)
+        assert report(session, [Progress(zombie.uuid, 1, 1, 2), Progress(second.uuid, 2, 3, 4)]) == {(second.uuid, 2)}
         held = [(zombie.uuid, 1), (second.uuid, 2)]
         assert attempts.renew(session, held, 30) == {(second.uuid, 2)}
     assert not finish(database, zombie)
@@ -201,7 +202,7 @@ def test_events_tell_the_story_in_order(database: Database, tenant: Tenant) -> N
     job = make_job(database, tenant)
     claimed = must_claim(database, job.uuid)
     with database.transaction() as session:
-        assert attempts.report(session, job.uuid, 1, 1, 2)
+        assert report(session, [Progress(job.uuid, 1, 1, 2)])
     finish(database, claimed)
     with database.transaction() as session:
         story = [(one.kind, one.payload) for one in events.since(session, job.uuid, 0)]

@@ -207,7 +207,7 @@ def test_nothing_is_claimed_until_every_size_was_drawn_under_the_watchdog(
     seen: list[tuple[int, ...]] = []
 
     def look(_module: Any, _positional: Any, result: Any) -> None:
-        assert provider(worker)._turn.locked()
+        assert provider(worker)._turns.locked()
         assert worker._condition().state == "starting"
         assert armed
         seen.append(tuple(result.shape))

@@ -14,6 +14,7 @@ from PIL.Image import Image
 from fluxfarm.request import RenderRequest
 from workers.leases import Held
 from workers.pipeline_previews import OnPreview
+from workers.turns import Take
 
 Stored = dict[str, Any]  #: columns of an image that is in the store already
 Keep = Callable[[int, Image, int], Stored]  #: puts picture ``n`` with its seed into the store at once
@@ -49,8 +50,8 @@ class Renderer(Protocol):
     def device(self) -> str:
         """What it draws on."""
 
-    def turn(self) -> AbstractContextManager[object]:
-        """Held from the claim to the last pixel; the lock of a device, or nothing."""
+    def turn(self) -> AbstractContextManager[Take]:
+        """Around the claim and the drawing; what it gives is called between them, and waits for the device."""
 
     def most(self, request: RenderRequest) -> int:
         """How many pictures like that one call may draw, those of other jobs among them."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -35,6 +35,7 @@ from workers.pipeline_previews import OnPreview
 from workers.pipeline_small import ensure_small
 from workers.providers.drawn import Drawn, Keep
 from workers.residents import Residents
+from workers.turns import Take, Turns
 from workers.watchdog import Watchdog
 
 WARM_STEPS: Final = 2  #: of a drawing that is only made to be ready
@@ -61,9 +62,9 @@ class LocalProvider:
         }
         self.residents = Residents(settings, self._load)
         self._embeddings = Embeddings(settings.prompt_cache << 20)
-        self._turn = threading.Lock()
+        self._turns = Turns()
         self._watchdog = Watchdog(settings.step_timeout)
-        self._foresight = Foresight(settings, self.residents, self._watchdog, self._turn)
+        self._foresight = Foresight(settings, self.residents, self._watchdog, self._turns)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -83,9 +84,9 @@ class LocalProvider:
             else self._settings.device
         )
 
-    def turn(self) -> threading.Lock:
-        """The lock of the device: who holds it may claim a job and draw."""
-        return self._turn
+    def turn(self) -> AbstractContextManager[Take]:
+        """Whoever is next in line may claim a job, take the device and draw."""
+        return self._turns.next()
 
     def look_ahead(self, queue: str, upcoming: Upcoming) -> None:
         """While another slot draws: encode the prompts of jobs that are likely next, if that is wanted."""
@@ -95,7 +96,8 @@ class LocalProvider:
 
     def warm_up(self) -> None:
         """Load as many models as may stay resident; until they are warm no job is claimed."""
-        with self._turn:
+        with self._turns.next() as take:
+            take()
             for slug in list(self._sources)[: self._settings.resident_models]:
                 try:
                     self._warm(slug)
@@ -164,8 +166,8 @@ class LocalProvider:
         started = time.perf_counter()
         request = asked[0][0].claim.request
         loras = _lora_files(self._settings.loras, request.loras)
-        heard = self._watchdog.heard
-        members = [Member(_drawing(held, png, loras), heard(held.on_step), show) for held, png, show in asked]
+        on_step, heard = self._turns.once_all_are_drawn([held for held, _, _ in asked]), self._watchdog.heard
+        members = [Member(_drawing(held, png, loras), heard(on_step(held)), show) for held, png, show in asked]
         with self._watchdog.watching():
             pipeline = self.residents.take(request.model)
             loaded = time.perf_counter() - started

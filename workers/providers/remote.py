@@ -28,6 +28,7 @@ from workers.providers.adapters import adapter_for
 from workers.providers.contract import Account, Provider, Ticket
 from workers.providers.drawn import Drawn, Keep
 from workers.providers.errand import Errand
+from workers.turns import Take
 
 HOOKED: Final = ("fal", "replicate")  #: protocols whose webhooks can be verified
 
@@ -58,9 +59,9 @@ class RemoteRenderer:
         remotes = self.remotes.configured or tuple(self.remotes.values())
         return tuple(dict.fromkeys(offer.model for remote in remotes for offer in remote.offers))
 
-    def turn(self) -> AbstractContextManager[None]:
+    def turn(self) -> AbstractContextManager[Take]:
         """Nobody waits for anybody."""
-        return nullcontext()
+        return nullcontext(_at_once)
 
     def most(self, request: RenderRequest) -> int:  # noqa: ARG002 - see Renderer
         """A provider is given one job at a time."""
@@ -148,3 +149,7 @@ class RemoteRenderer:
     def close(self) -> None:
         """Give the connections back."""
         self.gates.close()
+
+
+def _at_once() -> None:
+    """There is nothing to take."""
