@@ -97,10 +97,10 @@ _SMALL_SIZES: Final = SizeLimits(min_side=64, max_side=1024, max_pixels=MEGAPIXE
 _SQUARE: Final = Size(1024, 1024)
 #: From 768 x 768 on one picture fills a large GPU (1.02 times faster by two); at 512 x 512 four give 2.8 times as much.
 #: klein's four steps are so short that the launches count up to 1 MP. The small models gain on a CPU:
-#: 1.9 times by eight at 128 x 128, 1.2 by four at 256 x 256; either call takes about as long.
+#: 1.9 times by eight at 128 x 128, 1.1 by two at 256 x 256; four give 1.3, but a person would wait for them.
 _DEV_BATCHES: Final = ((512 * 512, 4),)
 _KLEIN_BATCHES: Final = ((512 * 512, 8), (1024 * 1024, 4))
-_SMALL_BATCHES: Final = ((128 * 128, 8), (256 * 256, 4))
+_SMALL_BATCHES: Final = ((128 * 128, 8), (256 * 256, 2))
 _FIXED_GUIDANCE: Final = Range(1.0, 1.0, 1.0)
 
 DEV: Final = ModelProfile(
