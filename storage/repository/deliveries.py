@@ -67,9 +67,12 @@ ISSUE: Final = """
            AND coalesce(ticketed_at, '-infinity') < now() - make_interval(secs => :patience)
            AND coalesce(lease_expires_at, '-infinity') <= now()
            FOR UPDATE SKIP LOCKED
+    ),
+    issued AS (
+        UPDATE webhook_deliveries AS delivery SET ticketed_at = now() FROM locked WHERE delivery.id = locked.id
+        RETURNING delivery.id, delivery.next_attempt_at, delivery.seq
     )
-    UPDATE webhook_deliveries AS delivery SET ticketed_at = now() FROM locked WHERE delivery.id = locked.id
-    RETURNING delivery.id
+    SELECT id FROM issued ORDER BY next_attempt_at, seq
 """
 ISSUE_TO_ALL: Final = text(ISSUE.format(endpoints=WITH_PENDING))
 ISSUE_TO_ONE: Final = text(ISSUE.format(endpoints="SELECT CAST(:endpoint_id AS text) AS endpoint_id"))
@@ -192,7 +195,7 @@ def new_id() -> str:
 
 
 def issue(session: Session, room: int, endpoint_id: str | None = None) -> list[str]:
-    """Mark up to ``room`` due deliveries as given to the broker; two issuers never give out the same one.
+    """Mark up to ``room`` due deliveries as given to the broker, the longest due first; no two issuers give out one.
 
     Each endpoint has its two oldest ones out; its cost grows with the endpoints that wait, not with their deliveries.
     """

@@ -174,6 +174,23 @@ def test_a_lost_ticket_is_sent_again_after_a_while(desk: OpenDesk, notifier: Not
         assert notifier.send_due() == 1
 
 
+def test_what_has_been_due_for_longer_is_sent_first(
+    desk: OpenDesk, notifier: Notifier, tickets: Callable[[], list[dict[str, Any]]]
+) -> None:
+    with desk() as open_:
+        open_.finished()
+        open_.finished()
+        first, second = open_.all()
+        with open_.database.transaction() as session:
+            ages = [(first.id, 1), (second.id, 60)]
+            for name, age in ages:
+                due = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, age)
+                session.execute(update(Delivery).where(Delivery.id == name).values(next_attempt_at=due))
+        assert notifier.send_due() == 2
+        sent = [json.loads(base64.b64decode(ticket["body"]))[0] for ticket in reversed(tickets())]
+        assert sent == [[second.id], [first.id]]
+
+
 def test_a_full_window_is_not_filled_further(settings: Settings, desk: OpenDesk, notifier: Notifier) -> None:
     with desk() as open_:
         open_.finished()
