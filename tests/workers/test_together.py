@@ -263,7 +263,10 @@ def test_another_model_makes_room_before_a_job_is_given_up(
 
 @pytest.mark.parametrize(
     ("model", "side", "pays"),
-    [(DEV, 512, 4), (DEV, 768, 1), (KLEIN_4B, 512, 8), (KLEIN_4B, 1024, 4), (KLEIN_4B, 1040, 1)],
+    [
+        *((DEV, 512, 4), (DEV, 768, 1), (KLEIN_4B, 512, 8), (KLEIN_4B, 1024, 4), (KLEIN_4B, 1040, 1)),
+        *((KLEIN_SMALL, 128, 8), (KLEIN_SMALL, 256, 2), (KLEIN_SMALL, 272, 1)),
+    ],
 )
 def test_how_many_pay(model: Any, side: int, pays: int, settings: Settings) -> None:
     assert model.batch(Size(side, side)) == pays
