@@ -19,6 +19,7 @@ from tests.making import make_job, make_request, must_claim, read_job, state
 from tests.storage.test_attempts import end_lease, expire
 from tests.workers.drawing import handle, klein_worker, local_provider
 from tests.workers.pipeline_drawings import hooked
+from tests.workers.test_render import wait_for
 from workers.leases import Held
 from workers.pipeline import Pipeline
 from workers.turns import Turns
@@ -143,15 +144,6 @@ def worker(local: Settings, start: Callable[[Settings], RenderWorker], klein: Pi
     return klein_worker(start(local), klein)
 
 
-def wait_for(condition: Callable[[], object]) -> bool:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def two_shapes(database: Database, tenant: Tenant) -> tuple[Job, Job]:
     """Which are not drawn in one call."""
     one, other = (make_job(database, tenant, request=make_request(steps=steps)) for steps in (2, 3))
@@ -168,22 +160,21 @@ def test_the_next_job_is_claimed_while_the_last_pixels_of_another_are_made(
     def denoises(*_: object) -> None:
         if not seen:
             seen.append("denoises")
-            second.append(pool.submit(handle, worker, other))
-            assert wait_for(turns._head.locked)
+            pool.submit(handle, worker, other)
+            wait_for(turns._head.locked)
             time.sleep(MOMENT)
             assert state(database, other) is JobState.QUEUED
 
     def decodes(*_: object) -> None:
         if len(seen) == 1:
             seen.append("decodes")
-            assert wait_for(lambda: state(database, other) is JobState.RUNNING)
+            wait_for(lambda: state(database, other) is JobState.RUNNING)
             assert state(database, one) is JobState.RUNNING
             assert read_job(database, other).step == 0
 
-    with ThreadPoolExecutor(1) as pool:
-        second: list[object] = []
-        with hooked(klein._pipe.transformer, denoises), hooked(klein._pipe.vae.decoder.conv_in, decodes):
-            assert handle(worker, one) == "SUCCESS"
+    steps, pixels = hooked(klein._pipe.transformer, denoises), hooked(klein._pipe.vae.decoder.conv_in, decodes)
+    with ThreadPoolExecutor(1) as pool, steps, pixels:
+        assert handle(worker, one) == "SUCCESS"
     assert seen == ["denoises", "decodes"]
     assert (state(database, one), state(database, other)) == (JobState.SUCCESS, JobState.SUCCESS)
 
@@ -201,7 +192,7 @@ def test_beside_the_second_attempt_of_a_job_the_next_one_is_not_claimed(
     def decodes(*_: object) -> None:
         if not seen:
             pool.submit(handle, worker, other)
-            assert wait_for(turns._head.locked)
+            wait_for(turns._head.locked)
             time.sleep(MOMENT)
             seen.append(state(database, other))
 

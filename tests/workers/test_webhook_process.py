@@ -182,8 +182,7 @@ def test_what_has_been_due_for_longer_is_sent_first(
         open_.finished()
         first, second = open_.all()
         with open_.database.transaction() as session:
-            ages = [(first.id, 1), (second.id, 60)]
-            for name, age in ages:
+            for name, age in ((first.id, 1), (second.id, 60)):
                 due = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, age)
                 session.execute(update(Delivery).where(Delivery.id == name).values(next_attempt_at=due))
         assert notifier.send_due() == 2
