@@ -178,16 +178,18 @@ def test_what_has_been_due_for_longer_is_sent_first(
     desk: OpenDesk, notifier: Notifier, tickets: Callable[[], list[dict[str, Any]]]
 ) -> None:
     with desk() as open_:
-        open_.finished()
-        open_.finished()
-        first, second = open_.all()
         with open_.database.transaction() as session:
-            for name, age in ((first.id, 1), (second.id, 60)):
+            for n in range(6):
+                made = endpoints.create(session, open_.tenant.id, f"http://{n}.example/", open_.sealer.seal("x"))
+                endpoints.send_test(session, open_.tenant.id, made.id)
+        wanted = [delivery.id for delivery in reversed(open_.all())]
+        with open_.database.transaction() as session:
+            for age, name in enumerate(reversed(wanted)):
                 due = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, age)
                 session.execute(update(Delivery).where(Delivery.id == name).values(next_attempt_at=due))
-        assert notifier.send_due() == 2
+        assert notifier.send_due() == len(wanted)
         sent = [json.loads(base64.b64decode(ticket["body"]))[0] for ticket in reversed(tickets())]
-        assert sent == [[second.id], [first.id]]
+        assert sent == [[name] for name in wanted]
 
 
 def test_a_full_window_is_not_filled_further(settings: Settings, desk: OpenDesk, notifier: Notifier) -> None:
